@@ -1,0 +1,5 @@
+//! Roster: a service registry that replicates lease-based instance records through Raft.
+//!
+//! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
+//! other. Imports point down only.
+
