@@ -1,0 +1,64 @@
+//! Compiles `proto/` with protox, so that no `protoc` is needed, and writes the descriptor set for reflection.
+//!
+//! Three passes: the API's messages and its client; the API's server, whose largest answers are sent as bytes that
+//! were encoded before (`wire::raw` holds those messages' twins); what nodes write and say to each other.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+/// Answers that hold records: the server sends their twins in `wire::raw`.
+const TWINS: [&str; 5] = [
+    "RegisterResponse",
+    "UpdateResponse",
+    "GetResponse",
+    "ListResponse",
+    "WatchResponse",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let (served, written) = (out.join("served"), out.join("written"));
+    fs::create_dir_all(&served)?;
+    fs::create_dir_all(&written)?;
+
+    let public = protox::compile(["roster/v1/roster.proto"], ["proto"])?;
+    let mut described = public.clone();
+    for file in &mut described.file {
+        file.source_code_info = None;
+    }
+    fs::write(out.join("roster_v1.bin"), described.encode_to_vec())?;
+
+    tonic_prost_build::configure()
+        .build_server(false)
+        .btree_map(".roster")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .compile_fds(public.clone())?;
+
+    let mut server = tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(served)
+        .extern_path(".google.rpc.Status", "::tonic_types::Status");
+    for twin in TWINS {
+        server = server.extern_path(format!(".roster.v1.{twin}"), format!("crate::wire::raw::{twin}"));
+    }
+    server
+        .extern_path(".roster.v1", "crate::wire::v1")
+        .compile_fds(public)?;
+
+    let internal = protox::compile(
+        ["roster/internal/v1/log.proto", "roster/internal/v1/peer.proto"],
+        ["proto"],
+    )?;
+    tonic_prost_build::configure()
+        .out_dir(written)
+        .bytes(".roster.internal.v1.SnapshotChunk.data")
+        .bytes(".roster.internal.v1.AppendRequest.records")
+        .btree_map(".roster")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .extern_path(".roster.v1", "crate::wire::v1")
+        .compile_fds(internal)?;
+    Ok(())
+}
