@@ -3,3 +3,4 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+pub mod model;
