@@ -4,3 +4,4 @@
 //! other. Imports point down only.
 
 pub mod model;
+pub mod registry;

@@ -1,0 +1,57 @@
+//! What the tests of the state machine and the lease clock share.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops at the first surprise"
+)]
+
+pub mod cluster;
+pub mod entries;
+pub mod naive;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roster::model::{
+    Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseTime, Namespace, ServiceName, Status, Ttl,
+};
+
+/// `service/id` in the default namespace, or `namespace/service/id`.
+pub fn key(text: &str) -> InstanceKey {
+    let parts: Vec<&str> = text.split('/').collect();
+    let (namespace, service, id) = match parts[..] {
+        [service, id] => ("default", service, id),
+        [namespace, service, id] => (namespace, service, id),
+        _ => panic!("{text:?} is no key"),
+    };
+    InstanceKey {
+        namespace: Namespace::parse(namespace).unwrap(),
+        service: ServiceName::parse(service).unwrap(),
+        id: InstanceId::parse(id).unwrap(),
+    }
+}
+
+/// An instance with that key and little else.
+pub fn spec(key: InstanceKey) -> InstanceSpec {
+    InstanceSpec {
+        key,
+        address: "10.0.0.7".into(),
+        ports: Vec::new(),
+        weight: 100,
+        region: String::new(),
+        zone: String::new(),
+        version: String::new(),
+        tags: BTreeSet::new(),
+        metadata: BTreeMap::new(),
+        status: Status::Up,
+        incarnation: Incarnation(0),
+    }
+}
+
+pub fn ttl_ms(ms: u64) -> Ttl {
+    Ttl::from_ms(ms).unwrap()
+}
+
+pub fn lease_time_ms(ms: u64) -> LeaseTime {
+    LeaseTime(ms * 1_000_000)
+}
