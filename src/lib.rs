@@ -3,5 +3,6 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+pub mod lease_clock;
 pub mod model;
 pub mod registry;
