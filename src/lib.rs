@@ -6,3 +6,4 @@
 pub mod lease_clock;
 pub mod model;
 pub mod registry;
+pub mod wire;

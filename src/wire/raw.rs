@@ -1,0 +1,118 @@
+//! Twins of the answers that hold records, for the server: in a record's place stand its bytes.
+//!
+//! A record is encoded once ([`super::instance::encoded`]) and then sent to every reader; a message of bytes has the
+//! same wire format as the message that was encoded into them. Whoever receives a twin reads it as the message of
+//! `roster.v1` whose name it bears; the fields' numbers are those of `proto/roster/v1`, which a test compares.
+
+use bytes::Bytes;
+use tonic_types::pb::Status;
+
+use super::v1;
+
+/// `roster.v1.RegisterResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RegisterResponse {
+    /// What every answer carries.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<v1::Header>,
+    /// The record, encoded.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub instance: Bytes,
+    /// What the Register did.
+    #[prost(enumeration = "v1::register_response::Outcome", tag = "3")]
+    pub outcome: i32,
+    /// When to renew.
+    #[prost(message, optional, tag = "4")]
+    pub renew_after: Option<prost_types::Duration>,
+}
+
+/// `roster.v1.UpdateResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateResponse {
+    /// What every answer carries.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<v1::Header>,
+    /// The record, encoded.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub instance: Bytes,
+    /// Whether it differs now.
+    #[prost(bool, tag = "3")]
+    pub changed: bool,
+}
+
+/// `roster.v1.GetResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GetResponse {
+    /// What every answer carries.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<v1::Header>,
+    /// The record, encoded.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub instance: Bytes,
+}
+
+/// `roster.v1.ListResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListResponse {
+    /// What every answer carries.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<v1::Header>,
+    /// The records, each encoded.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub instances: Vec<Bytes>,
+    /// What to ask the next page with.
+    #[prost(string, tag = "3")]
+    pub next_page_token: String,
+    /// Where all pages of the list stand.
+    #[prost(message, optional, tag = "4")]
+    pub position: Option<v1::Position>,
+}
+
+/// `roster.v1.WatchResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WatchResponse {
+    /// Which watch of the stream.
+    #[prost(int64, tag = "1")]
+    pub watch_id: i64,
+    /// What every answer carries.
+    #[prost(message, optional, tag = "2")]
+    pub header: Option<v1::Header>,
+    /// What kind of message it is.
+    #[prost(enumeration = "v1::watch_response::Kind", tag = "3")]
+    pub kind: i32,
+    /// What has changed.
+    #[prost(message, repeated, tag = "4")]
+    pub changes: Vec<Change>,
+    /// The view is complete through here.
+    #[prost(message, optional, tag = "5")]
+    pub position: Option<v1::Position>,
+    /// Whether the step goes on.
+    #[prost(bool, tag = "6")]
+    pub more: bool,
+    /// Why the watcher gets a new snapshot.
+    #[prost(message, optional, tag = "7")]
+    pub reset: Option<v1::Reset>,
+    /// Why the watch ended.
+    #[prost(message, optional, tag = "8")]
+    pub status: Option<Status>,
+}
+
+/// `roster.v1.Change`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Change {
+    /// What has happened to it.
+    #[prost(enumeration = "v1::change::Kind", tag = "1")]
+    pub kind: i32,
+    /// The record, encoded; empty = none, for no record is empty.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub instance: Bytes,
+    /// The key of what was removed.
+    #[prost(message, optional, tag = "3")]
+    pub removed: Option<v1::InstanceKey>,
+    /// Why it was removed.
+    #[prost(enumeration = "v1::change::Reason", tag = "4")]
+    pub reason: i32,
+    /// The revision of the change.
+    #[prost(int64, tag = "5")]
+    pub revision: i64,
+}
