@@ -6,4 +6,5 @@
 pub mod lease_clock;
 pub mod model;
 pub mod registry;
+pub mod watch;
 pub mod wire;
