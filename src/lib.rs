@@ -6,5 +6,7 @@
 pub mod lease_clock;
 pub mod model;
 pub mod registry;
+#[cfg(feature = "server")]
+pub mod storage;
 pub mod watch;
 pub mod wire;
