@@ -5,6 +5,8 @@
 
 pub mod lease_clock;
 pub mod model;
+#[cfg(feature = "server")]
+pub mod peer;
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod storage;
