@@ -7,6 +7,8 @@ pub mod lease_clock;
 pub mod model;
 #[cfg(feature = "server")]
 pub mod peer;
+#[cfg(feature = "server")]
+pub mod raft;
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod storage;

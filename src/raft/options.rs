@@ -1,0 +1,107 @@
+//! How one node's Raft is to run.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::{Config, SnapshotPolicy};
+use tokio::runtime::Handle;
+
+use super::StartError;
+use crate::storage::Identity;
+
+/// Log records that are kept behind a snapshot, if nothing else is asked for.
+const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
+/// A learner is taken to have caught up within this. More than lies between two snapshots never matters.
+const LAG_MAX: u64 = 10_000_000;
+/// Purging waits until it is worth a range deletion.
+const PURGE_BATCH: u64 = 5_000;
+/// Records in one append to a follower; bytes bound it too (see `log.rs`).
+const APPEND_MAX_RECORDS: u64 = 1_024;
+/// Proposals, appends and votes that wait for the core.
+const CORE_QUEUE_MAX: u64 = 4_096;
+/// How long a leader that lost its quorum keeps silent, and then tries, in turns: at least twice the longest election
+/// timeout, so that its followers can elect another one.
+const QUORUM_PROBE: Duration = Duration::from_millis(1_000);
+
+/// How soon a silent leader is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How often the leader is heard at the least.
+    pub heartbeat: Duration,
+    /// After the leader's lease has ended, a follower waits so long at the least …
+    pub election_min: Duration,
+    /// … and so long at the most. It is also the leader's lease.
+    pub election_max: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(450),
+        }
+    }
+}
+
+/// How one node's Raft is to run.
+#[derive(Clone, Debug)]
+pub struct RaftOptions {
+    /// Which node of which cluster this is.
+    pub identity: Identity,
+    /// How soon a silent leader is replaced.
+    pub timings: Timings,
+    /// Log records that are kept behind a snapshot, so that a follower that was away for a while needs no transfer.
+    pub kept_behind_snapshot: u64,
+    /// Where all of it runs: threads of its own, so that the load of clients can't delay a heartbeat.
+    pub runtime: Handle,
+}
+
+impl RaftOptions {
+    /// The usual ones.
+    #[must_use]
+    pub fn new(identity: Identity, runtime: Handle) -> Self {
+        Self {
+            identity,
+            timings: Timings::default(),
+            kept_behind_snapshot: KEPT_BEHIND_SNAPSHOT,
+            runtime,
+        }
+    }
+}
+
+/// openraft's settings. What is not named here is as the library has it.
+pub(super) fn config(options: &RaftOptions) -> Result<Arc<Config>, StartError> {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let Timings {
+        heartbeat,
+        election_min,
+        election_max,
+    } = options.timings;
+    let config = Config {
+        cluster_name: options.identity.cluster_id.to_string(),
+        heartbeat_interval: millis(heartbeat),
+        election_timeout_min: millis(election_min),
+        election_timeout_max: millis(election_max),
+        // Resuming a term without a vote after a restart loses acknowledged writes: the log may end before records
+        // that the followers acknowledged in that term.
+        enable_leader_restore: Some(false),
+        // A node that can't win must not depose a leader that works.
+        enable_pre_vote: Some(true),
+        // A leader that can send but not receive must fall silent, or its followers could never replace it.
+        quorum_loss_probe_interval: Some(millis(QUORUM_PROBE.max(2 * election_max))),
+        // Snapshots are triggered by this room, by bytes and renewals.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: options.kept_behind_snapshot,
+        replication_lag_threshold: LAG_MAX,
+        purge_batch_size: PURGE_BATCH.min(options.kept_behind_snapshot / 2 + 1),
+        max_payload_entries: APPEND_MAX_RECORDS,
+        api_channel_size: Some(CORE_QUEUE_MAX),
+        // A node whose log went back is quarantined (see `quarantine.rs`), never taken back in silence.
+        allow_log_reversion: Some(false),
+        ..Config::default()
+    };
+    config
+        .validate()
+        .map(Arc::new)
+        .map_err(|error| StartError::Timings(error.to_string()))
+}

@@ -1,0 +1,170 @@
+//! Snapshots: a state at one log index, with what openraft must know of it, in one file.
+//!
+//! ```text
+//! body = length, SnapshotMeta, then items as wire::snapshot frames them     (protobuf; storage adds the checksum)
+//! ```
+
+use std::{
+    fmt,
+    io::{self, BufReader, BufWriter, Read, Write as _},
+    sync::Arc,
+};
+
+use openraft::RaftSnapshotBuilder;
+use prost::Message as _;
+
+use super::{
+    codec::{self, Malformed},
+    progress::Progress,
+    types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+};
+use crate::{
+    registry::State,
+    storage::{ReceivedSnapshot, SnapshotBytes, SnapshotFile, SnapshotStore},
+    wire::{
+        DecodeError, internal,
+        snapshot::{ItemReader, write_item},
+    },
+};
+
+/// What is said before the items can't be longer, in bytes.
+const META_MAX_BYTES: usize = 1 << 20;
+/// Written at once.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A whole snapshot, on its way to be sent or installed.
+pub(crate) enum SnapshotData {
+    /// One that is durable here, or in another store of this process.
+    Stored(SnapshotFile),
+    /// One that another node sent: read and verified, and not durable yet.
+    Received(Box<Received>),
+}
+
+/// A snapshot that another node sent.
+pub(crate) struct Received {
+    pub(super) file: ReceivedSnapshot,
+    pub(super) state: State,
+}
+
+impl fmt::Debug for SnapshotData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stored(file) => write!(f, "stored as {}", file.path.display()),
+            Self::Received(_) => f.write_str("received"),
+        }
+    }
+}
+
+impl SnapshotData {
+    /// The id under which it is sent.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Stored(file) => &file.id,
+            Self::Received(_) => "received",
+        }
+    }
+
+    /// Its file's bytes and their number, for sending.
+    pub(super) fn bytes(&self) -> io::Result<(SnapshotBytes, u64)> {
+        match self {
+            Self::Stored(file) => Ok((file.bytes(), file.size_bytes)),
+            Self::Received(_) => Err(io::Error::other("a snapshot can't be sent before it is installed")),
+        }
+    }
+
+    /// Makes it durable in `store`, and the latest there unless a newer one is; returns its state. Blocks.
+    pub(super) fn settle(self, store: &SnapshotStore) -> io::Result<(SnapshotFile, State)> {
+        match self {
+            Self::Received(received) => {
+                let Received { file, state } = *received;
+                Ok((file.commit().map_err(io::Error::other)?, state))
+            }
+            Self::Stored(file) if file.path.parent() == Some(store.directory()) => {
+                let state = read(&file)?.1;
+                Ok((file, state))
+            }
+            Self::Stored(file) => {
+                let state = read(&file)?.1;
+                let mut copy = store
+                    .receive(&file.id, file.index, file.size_bytes)
+                    .map_err(io::Error::other)?;
+                io::copy(&mut file.bytes(), &mut copy)?;
+                Ok((copy.commit().map_err(io::Error::other)?, state))
+            }
+        }
+    }
+}
+
+/// Reads a whole snapshot. Blocks, and takes as long as its size asks.
+pub(super) fn read(file: &SnapshotFile) -> Result<(SnapshotMeta, State), Malformed> {
+    let mut body = BufReader::new(file.read());
+    let meta = read_meta_from(&mut body)?;
+    let state = State::from_items::<DecodeError>(ItemReader::new(body))?;
+    Ok((meta, state))
+}
+
+/// Reads only what is said before the items; the checksum is not verified.
+pub(super) fn read_meta(file: &SnapshotFile) -> Result<SnapshotMeta, Malformed> {
+    read_meta_from(&mut BufReader::new(file.read()))
+}
+
+fn read_meta_from(body: &mut impl Read) -> Result<SnapshotMeta, Malformed> {
+    let mut length = [0; 4];
+    body.read_exact(&mut length).map_err(DecodeError::from)?;
+    let length = u32::from_le_bytes(length);
+    let fits = usize::try_from(length).ok().filter(|&length| length <= META_MAX_BYTES);
+    let Some(length) = fits else {
+        let (claimed, limit) = (u64::from(length), META_MAX_BYTES);
+        return Err(DecodeError::TooLong { claimed, limit }.into());
+    };
+    let mut meta = vec![0; length];
+    body.read_exact(&mut meta).map_err(DecodeError::from)?;
+    codec::meta_from_proto(internal::SnapshotMeta::decode(meta.as_slice())?)
+}
+
+/// Writes a state and makes it durable. Blocks, and takes as long as its size asks.
+fn write(store: &SnapshotStore, meta: &SnapshotMeta, state: &State) -> io::Result<SnapshotFile> {
+    let (term, index) = meta
+        .last_log_id
+        .map_or((0, 0), |last| (last.committed_leader_id().term, last.index()));
+    let id = format!("term-{term}");
+    let mut file = BufWriter::with_capacity(WRITE_BYTES, store.create(&id, index).map_err(io::Error::other)?);
+    let meta = codec::meta_to_proto(meta, &id).encode_to_vec();
+    let length = u32::try_from(meta.len()).map_err(io::Error::other)?;
+    file.write_all(&length.to_le_bytes())?;
+    file.write_all(&meta)?;
+    for item in state.items() {
+        write_item(&mut file, &item)?;
+    }
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.commit().map_err(io::Error::other)
+}
+
+/// Builds one snapshot from a state that no longer changes, beside apply.
+pub(crate) struct Builder {
+    pub(super) store: SnapshotStore,
+    pub(super) state: State,
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let meta = SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+        };
+        let (store, state, written) = (self.store.clone(), self.state.clone(), meta.clone());
+        let writing = tokio::task::spawn_blocking(move || write(&store, &written, &state));
+        let file = writing.await.map_err(io::Error::other)??;
+        tracing::info!(index = file.index, bytes = file.size_bytes, "snapshot written");
+        self.progress.snapshot_built(file.size_bytes);
+        Ok(Snapshot {
+            meta,
+            snapshot: SnapshotData::Stored(file),
+        })
+    }
+}
