@@ -6,6 +6,8 @@
 pub mod lease_clock;
 pub mod model;
 #[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
 pub mod peer;
 #[cfg(feature = "server")]
 pub mod raft;

@@ -1,0 +1,575 @@
+//! The leader's proposer: what waits becomes entries of the log.
+//!
+//! It drains the waiting renewals first, then the commands, stamps the entry with the lease clock *after* the last
+//! of them was drained, and proposes it for its own term; a few entries are in flight at once, so that what arrives
+//! meanwhile shares the next one. Renewals alone wait a little for company. Nothing is proposed after its caller's
+//! deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are answered as
+//! not applied when their time is up.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Clock, command_size::command_bytes};
+use crate::{
+    lease_clock::{BareStamp, LeaseClock},
+    model::{LeaseId, LogIndex, NodeId, Revision, Term},
+    raft::{Committed, Leadership, ProposeError, Raft},
+    registry::{Command, Entry, Renewal, Reply},
+};
+
+/// Commands that wait before the caller is told to come back.
+const WRITES_MAX: usize = 16_384;
+/// Their size.
+const WRITES_MAX_BYTES: usize = 32 << 20;
+/// Batches of renewals that wait likewise.
+const RENEWALS_MAX: usize = 4_096;
+/// Entries proposed and not yet answered.
+const IN_FLIGHT_MAX: usize = 8;
+/// Commands in one entry.
+const COMMANDS_PER_ENTRY: usize = 4_096;
+/// Their size.
+const ENTRY_MAX_BYTES: usize = 5 << 19;
+/// Renewals in one entry.
+const RENEWALS_PER_ENTRY: usize = 100_000;
+/// How long renewals wait for company when there are no commands.
+const COMPANY_WAIT: Duration = Duration::from_millis(20);
+/// How soon writes that wait for a quorum look again.
+const QUORUM_RETRY: Duration = Duration::from_millis(10);
+
+/// Why a write or a renewal has no result from the proposer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Not applied: this node does not lead (that term).
+    NotLeader(Option<NodeId>),
+    /// Not applied: no quorum within the caller's time.
+    NoQuorum,
+    /// Not applied: too much waits.
+    Overloaded,
+    /// Not applied: the node is going down.
+    ShuttingDown,
+    /// Not applied: the disk is full.
+    DiskFull,
+    /// It may yet be applied.
+    Unknown,
+}
+
+/// A command and its caller.
+struct Write {
+    command: Command,
+    term: Option<Term>,
+    propose_by: Instant,
+    bytes: usize,
+    reply: oneshot::Sender<Result<(LogIndex, Reply), Failure>>,
+    _share: Share,
+}
+
+/// Renewals of one caller: ids ascending, none twice.
+struct Renewals {
+    ids: Vec<LeaseId>,
+    term: Option<Term>,
+    propose_by: Instant,
+    since: Instant,
+    reply: oneshot::Sender<Result<(Vec<Renewal>, Revision), Failure>>,
+}
+
+/// The way to the proposer.
+#[derive(Clone)]
+pub(super) struct ProposerHandle {
+    writes: mpsc::Sender<Write>,
+    renewals: mpsc::Sender<Renewals>,
+    clock_running: Arc<AtomicBool>,
+    disk_full: Arc<AtomicBool>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+/// A share of the bytes that may wait; given back when it is dropped.
+struct Share(Arc<AtomicUsize>, usize);
+
+impl Share {
+    fn take(waiting: &Arc<AtomicUsize>, bytes: usize) -> Result<Self, Failure> {
+        let share = Self(waiting.clone(), bytes);
+        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
+        // One command always fits, however large.
+        if before > 0 && before + bytes > WRITES_MAX_BYTES {
+            Err(Failure::Overloaded)
+        } else {
+            Ok(share)
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+impl ProposerHandle {
+    /// Proposes a command if this node leads (that term) before `propose_by`, and waits until it is applied.
+    pub(super) async fn write(
+        &self,
+        command: Command,
+        term: Option<Term>,
+        propose_by: Instant,
+    ) -> Result<(LogIndex, Reply), Failure> {
+        let (reply, answer) = oneshot::channel();
+        let bytes = command_bytes(&command);
+        let share = Share::take(&self.waiting_bytes, bytes)?;
+        let write = Write {
+            command,
+            term,
+            propose_by,
+            bytes,
+            reply,
+            _share: share,
+        };
+        send(&self.writes, write)?;
+        // The proposer answers all that it took, unless it is gone; what it had then proposed is unknown.
+        answer.await.unwrap_or(Err(Failure::Unknown))
+    }
+
+    /// Renews leases likewise; the results are in the order of `ids`, which must ascend.
+    pub(super) async fn renew(
+        &self,
+        ids: Vec<LeaseId>,
+        term: Option<Term>,
+        propose_by: Instant,
+    ) -> Result<(Vec<Renewal>, Revision), Failure> {
+        let (reply, answer) = oneshot::channel();
+        send(
+            &self.renewals,
+            Renewals {
+                ids,
+                term,
+                propose_by,
+                since: Instant::now(),
+                reply,
+            },
+        )?;
+        answer.await.unwrap_or(Err(Failure::Unknown))
+    }
+
+    /// Whether this node leads and its lease clock moves.
+    pub(super) fn clock_running(&self) -> bool {
+        self.clock_running.load(Ordering::Relaxed)
+    }
+
+    /// Commands that may grow the state are refused while this is set; removals and renewals go on.
+    pub(super) fn set_disk_full(&self, full: bool) {
+        self.disk_full.store(full, Ordering::Relaxed);
+    }
+}
+
+fn send<T>(queue: &mpsc::Sender<T>, item: T) -> Result<(), Failure> {
+    queue.try_send(item).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => Failure::Overloaded,
+        mpsc::error::TrySendError::Closed(_) => Failure::ShuttingDown,
+    })
+}
+
+/// One term of this node's leadership.
+struct Lead {
+    term: Term,
+    clock: LeaseClock,
+    bare: BareStamp,
+}
+
+/// Who waits for an entry in flight.
+struct Waiters {
+    writes: Vec<Write>,
+    renewals: Vec<Renewals>,
+    ids: Vec<LeaseId>,
+}
+
+/// The proposer's task.
+pub(super) struct Proposer {
+    raft: Raft,
+    clock: Arc<dyn Clock>,
+    quorum_timeout: Duration,
+    leadership: watch::Receiver<Leadership>,
+    new_writes: mpsc::Receiver<Write>,
+    new_renewals: mpsc::Receiver<Renewals>,
+    clock_running: Arc<AtomicBool>,
+    disk_full: Arc<AtomicBool>,
+    lead: Option<Lead>,
+    writes: VecDeque<Write>,
+    renewals: VecDeque<Renewals>,
+    in_flight: FuturesUnordered<BoxFuture<'static, (Waiters, Result<Committed, ProposeError>)>>,
+}
+
+impl Proposer {
+    /// A proposer and the way to it. `quorum_timeout`: how recent a quorum's acknowledgement must be to propose.
+    pub(super) fn new(raft: Raft, clock: Arc<dyn Clock>, quorum_timeout: Duration) -> (Self, ProposerHandle) {
+        let (writes, new_writes) = mpsc::channel(WRITES_MAX);
+        let (renewals, new_renewals) = mpsc::channel(RENEWALS_MAX);
+        let clock_running = Arc::new(AtomicBool::new(false));
+        let disk_full = Arc::new(AtomicBool::new(false));
+        let handle = ProposerHandle {
+            writes,
+            renewals,
+            clock_running: clock_running.clone(),
+            disk_full: disk_full.clone(),
+            waiting_bytes: Arc::default(),
+        };
+        let proposer = Self {
+            leadership: raft.leadership(),
+            raft,
+            clock,
+            quorum_timeout,
+            new_writes,
+            new_renewals,
+            clock_running,
+            disk_full,
+            lead: None,
+            writes: VecDeque::new(),
+            renewals: VecDeque::new(),
+            in_flight: FuturesUnordered::new(),
+        };
+        (proposer, handle)
+    }
+
+    /// Runs until `stop`; then refuses what waits and answers what is in flight, for as long as the owner lets it.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        self.follow_leadership();
+        let mut wake = Instant::now() + LeaseClock::STEP_EVERY;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = self.leadership.changed() => {
+                    if changed.is_err() { break; }
+                    self.follow_leadership();
+                }
+                Some(write) = self.new_writes.recv(), if self.writes.len() < WRITES_MAX => self.writes.push_back(write),
+                Some(renewals) = self.new_renewals.recv(), if self.renewals.len() < RENEWALS_MAX => {
+                    self.renewals.push_back(renewals);
+                }
+                Some((waiters, result)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    answer(waiters, result);
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.take_what_arrived();
+            wake = self.close_entries();
+        }
+        self.new_writes.close();
+        self.new_renewals.close();
+        self.take_what_arrived();
+        self.refuse_waiting(Failure::ShuttingDown);
+        while let Some((waiters, result)) = self.in_flight.next().await {
+            answer(waiters, result);
+        }
+    }
+
+    fn take_what_arrived(&mut self) {
+        while self.writes.len() < WRITES_MAX
+            && let Ok(write) = self.new_writes.try_recv()
+        {
+            self.writes.push_back(write);
+        }
+        while self.renewals.len() < RENEWALS_MAX
+            && let Ok(renewals) = self.new_renewals.try_recv()
+        {
+            self.renewals.push_back(renewals);
+        }
+    }
+
+    fn follow_leadership(&mut self) {
+        let leadership = self.leadership.borrow_and_update().clone();
+        let Some(lead) = leadership.lead else {
+            self.lead = None;
+            self.clock_running.store(false, Ordering::Relaxed);
+            return;
+        };
+        if self.lead.as_ref().is_none_or(|current| current.term != lead.term) {
+            let clock = LeaseClock::begin(lead.base, self.clock.now());
+            self.lead = Some(Lead {
+                term: lead.term,
+                clock,
+                bare: BareStamp::new(),
+            });
+        }
+    }
+
+    fn refuse_waiting(&mut self, failure: Failure) {
+        for write in self.writes.drain(..) {
+            let _caller_left = write.reply.send(Err(failure));
+        }
+        for renewals in self.renewals.drain(..) {
+            let _caller_left = renewals.reply.send(Err(failure));
+        }
+    }
+
+    /// Proposes what may be proposed now and says when to look again.
+    fn close_entries(&mut self) -> Instant {
+        let now = Instant::now();
+        let leader = self.leadership.borrow().leader;
+        let Some(term) = self.lead.as_ref().map(|lead| lead.term) else {
+            self.refuse_waiting(Failure::NotLeader(leader));
+            return now + LeaseClock::STEP_EVERY;
+        };
+        self.drop_overdue(now, term, leader);
+        let quorum_heard = self
+            .raft
+            .last_quorum_ack()
+            .is_some_and(|ack| ack.elapsed() <= self.quorum_timeout);
+        self.step_clock();
+        if !quorum_heard {
+            let waiting = !self.writes.is_empty() || !self.renewals.is_empty();
+            return now + if waiting { QUORUM_RETRY } else { LeaseClock::STEP_EVERY };
+        }
+        while self.in_flight.len() < IN_FLIGHT_MAX && (self.company_is_complete(now) || self.bare_stamp_is_due()) {
+            self.close_entry();
+        }
+        self.next_wake(now)
+    }
+
+    fn drop_overdue(&mut self, now: Instant, term: Term, leader: Option<NodeId>) {
+        let failure = |wanted: Option<Term>, propose_by: Instant| {
+            if wanted.is_some_and(|wanted| wanted != term) {
+                Some(Failure::NotLeader(leader))
+            } else if propose_by <= now {
+                Some(Failure::NoQuorum)
+            } else {
+                None
+            }
+        };
+        let full = self.disk_full.load(Ordering::Relaxed);
+        refuse_some(
+            &mut self.writes,
+            |write| {
+                failure(write.term, write.propose_by)
+                    .or_else(|| (full && grows(&write.command)).then_some(Failure::DiskFull))
+            },
+            |write, failure| drop(write.reply.send(Err(failure))),
+        );
+        self.renewals.retain(|renewals| !renewals.reply.is_closed());
+        refuse_some(
+            &mut self.renewals,
+            |renewals| failure(renewals.term, renewals.propose_by),
+            |renewals, failure| drop(renewals.reply.send(Err(failure))),
+        );
+    }
+
+    /// Whether an entry should be closed for what waits: at once for commands; renewals alone wait for company.
+    fn company_is_complete(&self, now: Instant) -> bool {
+        let waited = |renewals: &Renewals| now.saturating_duration_since(renewals.since) >= COMPANY_WAIT;
+        !self.writes.is_empty() || self.renewals.front().is_some_and(waited)
+    }
+
+    /// The monotonic time now, and that of the last quorum acknowledgement on the same scale. `now` is read first:
+    /// the acknowledgement can then only appear older than it is, never fresher.
+    fn times(&self) -> (Duration, Duration) {
+        let now = self.clock.now();
+        let ack = self
+            .raft
+            .last_quorum_ack()
+            .map_or(Duration::ZERO, |ack| now.saturating_sub(ack.elapsed()));
+        (now, ack)
+    }
+
+    fn step_clock(&mut self) {
+        let (now, ack) = self.times();
+        if let Some(lead) = &mut self.lead {
+            lead.clock.step(now, ack);
+            self.clock_running
+                .store(lead.clock.is_running(now, ack), Ordering::Relaxed);
+        }
+    }
+
+    fn bare_stamp_is_due(&self) -> bool {
+        let now = self.clock.now();
+        self.lead.as_ref().is_some_and(|lead| {
+            lead.bare.is_due(
+                now,
+                lead.clock.reading(),
+                self.raft.next_deadline(),
+                !self.in_flight.is_empty(),
+            )
+        })
+    }
+
+    /// Drains one entry's worth of what waits, stamps it, proposes it.
+    fn close_entry(&mut self) {
+        let (mut ids, mut renewals) = (Vec::new(), Vec::new());
+        while let Some(next) = self
+            .renewals
+            .pop_front_if(|next| ids.is_empty() || ids.len() + next.ids.len() <= RENEWALS_PER_ENTRY)
+        {
+            ids.extend_from_slice(&next.ids);
+            renewals.push(next);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+
+        let (mut commands, mut writes, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while commands.len() < COMMANDS_PER_ENTRY
+            && let Some(mut next) = self
+                .writes
+                .pop_front_if(|next| bytes == 0 || bytes + next.bytes <= ENTRY_MAX_BYTES)
+        {
+            bytes += next.bytes;
+            commands.push(std::mem::replace(
+                &mut next.command,
+                Command::RevokeLease { lease_id: LeaseId(0) },
+            ));
+            writes.push(next);
+        }
+
+        let (now, ack) = self.times();
+        let Some(lead) = &mut self.lead else { return };
+        let stamp = lead.clock.step(now, ack);
+        lead.bare.stamped(now, stamp);
+        let entry = Entry {
+            stamp,
+            wall_ms: self.clock.wall_ms(),
+            renewals: ids.clone(),
+            commands,
+        };
+        let proposal = self.raft.propose(lead.term, entry);
+        let waiters = Waiters { writes, renewals, ids };
+        self.in_flight.push(Box::pin(async move { (waiters, proposal.await) }));
+    }
+
+    fn next_wake(&self, now: Instant) -> Instant {
+        let step = now + LeaseClock::STEP_EVERY;
+        let company = self
+            .renewals
+            .front()
+            .map_or(step, |renewals| renewals.since + COMPANY_WAIT);
+        let deadline = self.until_next_deadline().map_or(step, |span| now + span);
+        let overdue = self.writes.front().map_or(step, |write| write.propose_by);
+        // With the window full, the next completion wakes the loop; waking sooner would only spin.
+        let soonest = if self.in_flight.len() < IN_FLIGHT_MAX {
+            company.min(deadline)
+        } else {
+            step
+        };
+        soonest.min(step).min(overdue).max(now + Duration::from_millis(1))
+    }
+
+    fn until_next_deadline(&self) -> Option<Duration> {
+        let reading = self.lead.as_ref()?.clock.reading();
+        let deadline = self.raft.next_deadline()?;
+        self.in_flight.is_empty().then(|| deadline.since(reading))
+    }
+}
+
+/// Whether a command may make the state larger.
+fn grows(command: &Command) -> bool {
+    match command {
+        Command::Register(_) | Command::BatchRegister(_) | Command::Update(_) | Command::GrantLease { .. } => true,
+        Command::Deregister(_) | Command::RevokeLease { .. } => false,
+    }
+}
+
+fn refuse_some<T>(queue: &mut VecDeque<T>, failure: impl Fn(&T) -> Option<Failure>, refuse: impl Fn(T, Failure)) {
+    if !queue.iter().any(|item| failure(item).is_some()) {
+        return;
+    }
+    for item in std::mem::take(queue) {
+        match failure(&item) {
+            Some(failure) => refuse(item, failure),
+            None => queue.push_back(item),
+        }
+    }
+}
+
+/// Hands out the results of one entry. A caller that left is no concern of anyone.
+fn answer(waiters: Waiters, result: Result<Committed, ProposeError>) {
+    let committed = match result {
+        Ok(committed) => committed,
+        Err(error) => return answer_failure(waiters, error),
+    };
+    let Committed { index, applied } = committed;
+    for renewals in waiters.renewals {
+        let result_of = |id: &LeaseId| {
+            let at = waiters.ids.binary_search(id).ok();
+            at.and_then(|at| applied.renewals.get(at))
+                .copied()
+                .unwrap_or(Renewal::NotFound)
+        };
+        let results = renewals.ids.iter().map(result_of).collect();
+        let _caller_left = renewals.reply.send(Ok((results, applied.revision)));
+    }
+    for (write, reply) in waiters.writes.into_iter().zip(&applied.replies) {
+        let _caller_left = write.reply.send(Ok((index, reply.clone())));
+    }
+}
+
+fn answer_failure(waiters: Waiters, error: ProposeError) {
+    let failure = match error {
+        ProposeError::NotLeader { leader } => Failure::NotLeader(leader),
+        ProposeError::NoQuorum => Failure::NoQuorum,
+        ProposeError::Unknown => Failure::Unknown,
+        ProposeError::ShuttingDown => Failure::ShuttingDown,
+    };
+    for write in waiters.writes {
+        let _caller_left = write.reply.send(Err(failure));
+    }
+    for renewals in waiters.renewals {
+        let _caller_left = renewals.reply.send(Err(failure));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Incarnation, InstanceId, InstanceKey, Namespace, ServiceName, Ttl};
+    use crate::registry::Deregister;
+
+    #[test]
+    fn a_full_disk_still_takes_what_makes_the_state_smaller() {
+        let key = InstanceKey {
+            namespace: Namespace::default(),
+            service: ServiceName::parse("api").unwrap(),
+            id: InstanceId::parse("a").unwrap(),
+        };
+        let deregister = Deregister {
+            key,
+            expected_mod_revision: None,
+            incarnation: Incarnation(0),
+            lease_id: None,
+        };
+        assert!(!grows(&Command::Deregister(deregister)));
+        assert!(!grows(&Command::RevokeLease { lease_id: LeaseId(1) }));
+        assert!(grows(&Command::GrantLease {
+            lease_id: None,
+            ttl: Ttl::DEFAULT
+        }));
+    }
+
+    #[test]
+    fn what_waits_has_a_limit_in_bytes_and_one_large_command_always_fits() {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let large = Share::take(&waiting, WRITES_MAX_BYTES + 1).map_err(drop).unwrap();
+        assert_eq!(Share::take(&waiting, 1).map(drop), Err(Failure::Overloaded));
+        drop(large);
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        assert!(Share::take(&waiting, 1).is_ok());
+    }
+
+    #[test]
+    fn refusing_some_keeps_the_order_of_the_others() {
+        let mut queue: VecDeque<u32> = (0..6).collect();
+        let refused = std::cell::RefCell::new(Vec::new());
+        refuse_some(
+            &mut queue,
+            |item| (item % 2 == 0).then_some(Failure::NoQuorum),
+            |item, _| refused.borrow_mut().push(item),
+        );
+        assert_eq!((queue, refused.into_inner()), ([1, 3, 5].into(), vec![0, 2, 4]));
+    }
+}
