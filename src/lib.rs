@@ -13,6 +13,8 @@ pub mod peer;
 pub mod raft;
 pub mod registry;
 #[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
 pub mod storage;
 pub mod watch;
 pub mod wire;

@@ -1,0 +1,256 @@
+//! What every call shares: its deadline, the header of its answer, a stream's end.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, metadata::MetadataMap};
+
+use super::status::{CallKind, refused};
+use crate::{
+    model::Revision,
+    node::{Node, NodeError, Read, ReadOptions},
+    wire::{
+        request::{self, Consistency},
+        span::span_to_proto,
+        v1,
+    },
+};
+
+/// The longest that a call waits for a quorum, whatever its caller allows.
+pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
+/// What is kept back of a caller's own deadline, so that the answer says why and arrives before the caller gives up:
+/// a tenth, and at most this.
+const MARGIN_MAX: Duration = Duration::from_millis(100);
+
+/// When the node gives up: the caller's deadline, and at most [`CALL_MAX`] from now.
+pub(super) fn deadline(metadata: &MetadataMap) -> Instant {
+    let asked = metadata
+        .get("grpc-timeout")
+        .and_then(|text| text.to_str().ok())
+        .and_then(timeout);
+    let patience = asked.map_or(CALL_MAX, |asked| asked - (asked / 10).min(MARGIN_MAX));
+    Instant::now() + patience.min(CALL_MAX)
+}
+
+/// A gRPC timeout: up to eight digits and a unit. What is none counts as not set.
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// How fresh an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// It reflects everything that was acknowledged before it was asked for.
+    Linearizable,
+    /// It comes from the node's own state, which is at most so old; `None` = unknown.
+    Stale(Option<Duration>),
+}
+
+impl Freshness {
+    /// How fresh a read is.
+    pub(super) fn of(read: &Read) -> Self {
+        if read.stale {
+            Self::Stale(read.age)
+        } else {
+            Self::Linearizable
+        }
+    }
+}
+
+/// What an answer says of itself.
+pub(super) fn header(node: &Node, revision: Revision, freshness: Freshness) -> v1::Header {
+    let (stale, age) = match freshness {
+        Freshness::Linearizable => (false, None),
+        Freshness::Stale(age) => (true, age),
+    };
+    v1::Header {
+        cluster_id: node.cluster_id().to_string(),
+        node: node.name().to_string(),
+        term: node.term().as_i64(),
+        revision: revision.as_i64(),
+        stale,
+        age: age.map(span_to_proto),
+        leader: node.leader().map(|leader| leader.name.to_string()).unwrap_or_default(),
+    }
+}
+
+/// One version of the registry, as fresh as the caller asks.
+pub(super) async fn read(node: &Node, options: request::ReadOptions, deadline: Instant) -> Result<Read, Status> {
+    let (stale, max_age) = match options.consistency {
+        Consistency::Linearizable => (false, None),
+        Consistency::Stale { max_age } => (true, max_age),
+    };
+    let min_revision = options.min_revision.unwrap_or_default();
+    let options = ReadOptions {
+        stale,
+        max_age,
+        min_revision,
+    };
+    node.read(options, deadline)
+        .await
+        .map_err(|error| refused(error, CallKind::Read))
+}
+
+/// How a call ends for which the state machine gave the answer of another: a mistake of ours.
+pub(super) fn mismatched() -> Status {
+    tracing::error!("a command was answered as if it were another");
+    refused(NodeError::OutcomeUnknown, CallKind::Write)
+}
+
+/// The sending side of a stream of answers.
+#[derive(Debug)]
+pub(super) struct Outlet<T> {
+    sender: mpsc::Sender<T>,
+    end: Arc<Mutex<Option<Status>>>,
+}
+
+impl<T> Clone for Outlet<T> {
+    fn clone(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            end: self.end.clone(),
+        }
+    }
+}
+
+impl<T> Outlet<T> {
+    /// Waits for room; `None` when the client has left.
+    pub(super) async fn room(&self) -> Option<mpsc::Permit<'_, T>> {
+        self.sender.reserve().await.ok()
+    }
+
+    /// Waits until the client has left.
+    pub(super) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// How the stream ends once everything sent has been read and every outlet is dropped. The first word counts. It
+    /// needs no room: whoever does not read can't hold it up.
+    pub(super) fn end_with(&self, status: Status) {
+        self.end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(status);
+    }
+}
+
+/// A stream of answers; owns the task that makes them, which ends with it.
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    receiver: mpsc::Receiver<T>,
+    end: Arc<Mutex<Option<Status>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl<T: Send + 'static> Answers<T> {
+    /// A stream of the answers that `task` sends; at most `waiting_max` wait for the transport.
+    pub(super) fn spawn<F>(waiting_max: usize, task: impl FnOnce(Outlet<T>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(waiting_max);
+        let end = Arc::<Mutex<Option<Status>>>::default();
+        let task: JoinHandle<()> = tokio::spawn(task(Outlet {
+            sender,
+            end: end.clone(),
+        }));
+        Self {
+            receiver,
+            end,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+impl<T> Stream for Answers<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(match ready!(self.receiver.poll_recv(cx)) {
+            Some(answer) => Some(Ok(answer)),
+            None => self.end.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_up_to_eight_digits_and_a_unit() {
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(timeout("7u"), Some(Duration::from_micros(7)));
+        for text in ["", "m", "5", "5x", "-5m", "+5m", "123456789m", "5 m", "é"] {
+            assert_eq!(timeout(text), None, "{text:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_the_callers_less_a_margin_and_at_most_five_seconds() {
+        let left = |timeout: Option<&'static str>| {
+            let mut metadata = MetadataMap::new();
+            if let Some(text) = timeout {
+                metadata.insert("grpc-timeout", text.parse().unwrap());
+            }
+            deadline(&metadata) - Instant::now()
+        };
+        assert_eq!(left(None), CALL_MAX);
+        assert_eq!(left(Some("60S")), CALL_MAX);
+        assert_eq!(left(Some("2S")), Duration::from_millis(1_900));
+        assert_eq!(left(Some("100m")), Duration::from_millis(90));
+        assert_eq!(left(Some("0m")), Duration::ZERO);
+        assert_eq!(left(Some("nonsense")), CALL_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_status_after_everything_that_was_sent() {
+        let answers = Answers::spawn(2, |outlet| async move {
+            for number in 0..5 {
+                outlet.room().await.unwrap().send(number);
+            }
+            outlet.end_with(Status::aborted("first"));
+            outlet.end_with(Status::aborted("second"));
+        });
+        let got: Vec<_> = answers
+            .map(|answer| answer.map_err(|status| status.message().to_owned()))
+            .collect()
+            .await;
+        assert_eq!(got, [Ok(0), Ok(1), Ok(2), Ok(3), Ok(4), Err("first".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_task_ends_with_its_stream() {
+        let (alive, mut dropped) = mpsc::channel::<()>(1);
+        let answers = Answers::<()>::spawn(1, |_outlet| async move {
+            let _alive = alive;
+            std::future::pending::<()>().await;
+        });
+        drop(answers);
+        assert_eq!(dropped.recv().await, None);
+    }
+}
