@@ -3,6 +3,8 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+#[cfg(feature = "server")]
+pub mod config;
 pub mod lease_clock;
 pub mod model;
 #[cfg(feature = "server")]
@@ -13,8 +15,12 @@ pub mod peer;
 pub mod raft;
 pub mod registry;
 #[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
 pub mod service;
 #[cfg(feature = "server")]
 pub mod storage;
+#[cfg(feature = "server")]
+pub mod telemetry;
 pub mod watch;
 pub mod wire;
