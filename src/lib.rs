@@ -3,6 +3,8 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+pub mod cli;
+pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod lease_clock;
