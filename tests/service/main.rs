@@ -1,0 +1,11 @@
+//! The API as clients meet it, against real processes: streams, pages, errors, endings.
+#![cfg(feature = "server")]
+
+mod basics;
+mod endings;
+mod harness;
+mod leases;
+mod lists;
+mod many;
+mod support;
+mod watching;
