@@ -123,3 +123,28 @@ impl Slot {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::sample::all;
+
+    /// A watcher that reads what is settled, and only then waits for the lock, can be overtaken by a whole publishing,
+    /// its wake included: it would then leave its waker for nobody and sleep over what is new.
+    #[test]
+    fn what_is_settled_is_read_under_the_lock_so_that_no_wake_comes_in_between() {
+        let slot = Slot::new(Filter::new(all()), Backlog::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut publisher_was_kept_out = false;
+        let settled = || {
+            publisher_was_kept_out = slot.inner.try_lock().is_err();
+            Revision(1)
+        };
+        let step = slot
+            .take_step(settled, &Counters::default(), &mut cx)
+            .expect("not lagged");
+        assert!(step.is_empty());
+        assert!(publisher_was_kept_out);
+        assert!(slot.lock().waker.is_some());
+    }
+}
