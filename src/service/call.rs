@@ -16,6 +16,7 @@ use super::status::{CallKind, refused};
 use crate::{
     model::Revision,
     node::{Node, NodeError, Read, ReadOptions},
+    registry::{Command, Outcome},
     wire::{
         request::{self, Consistency},
         span::span_to_proto,
@@ -109,6 +110,13 @@ pub(super) async fn read(node: &Node, options: request::ReadOptions, deadline: I
     node.read(options, deadline)
         .await
         .map_err(|error| refused(error, CallKind::Read))
+}
+
+/// Does a command: the header of its answer, and what it did.
+pub(super) async fn write(node: &Node, command: Command, deadline: Instant) -> Result<(v1::Header, Outcome), Status> {
+    let written = node.write(command, deadline).await;
+    let (revision, outcome) = written.map_err(|error| refused(error, CallKind::Write))?;
+    Ok((header(node, revision, Freshness::Linearizable), outcome))
 }
 
 /// How a call ends for which the state machine gave the answer of another: a mistake of ours.

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    call::{Answers, Freshness, deadline, header, mismatched},
+    call::{Answers, deadline, header, mismatched, write},
     keep_alive,
     paging::{Opened, PAGE_MAX_BYTES, expired, fill, fill_page, open, pass_on},
     registry::{bad_read, bad_write, later_page},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::LeaseId,
     node::Node,
-    registry::{Command, Outcome},
+    registry::Outcome,
     wire::{
         instance::key_to_proto,
         internal::pass_page_request::Method,
@@ -36,12 +36,6 @@ pub(super) struct LeasesService {
 impl LeasesService {
     pub(super) fn new(node: Node) -> Self {
         Self { node }
-    }
-
-    async fn write(&self, command: Command, deadline: Instant) -> Result<(v1::Header, Outcome), Status> {
-        let written = self.node.write(command, deadline).await;
-        let (revision, outcome) = written.map_err(|error| refused(error, CallKind::Write))?;
-        Ok((header(&self.node, revision, Freshness::Linearizable), outcome))
     }
 
     /// A lease and a page of what it holds; `passed` = another node passed the request on.
@@ -117,7 +111,7 @@ impl Leases for LeasesService {
     ) -> Result<Response<v1::GrantLeaseResponse>, Status> {
         let deadline = deadline(request.metadata());
         let grant = request::grant_lease(request.into_inner()).map_err(bad_write)?;
-        let (header, outcome) = self.write(grant, deadline).await?;
+        let (header, outcome) = write(&self.node, grant, deadline).await?;
         let Outcome::Granted(lease) = outcome else {
             return Err(mismatched());
         };
@@ -134,7 +128,7 @@ impl Leases for LeasesService {
     ) -> Result<Response<v1::RevokeLeaseResponse>, Status> {
         let deadline = deadline(request.metadata());
         let revoke = request::revoke_lease(request.get_ref()).map_err(bad_write)?;
-        let (header, outcome) = self.write(revoke, deadline).await?;
+        let (header, outcome) = write(&self.node, revoke, deadline).await?;
         let Outcome::Revoked { existed, removed } = outcome else {
             return Err(mismatched());
         };

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    call::{Answers, Freshness, deadline, header, mismatched, read},
+    call::{Answers, Freshness, deadline, header, mismatched, read, write},
     paging::{Opened, expired, fill_instances, fill_page, open, pass_on},
-    status::{CallKind, invalid, no_instance, refused},
+    status::{CallKind, invalid, no_instance},
     watch,
 };
 use crate::{
@@ -34,12 +34,6 @@ pub(super) struct RegistryService {
 impl RegistryService {
     pub(super) fn new(node: Node) -> Self {
         Self { node }
-    }
-
-    async fn write(&self, command: Command, deadline: Instant) -> Result<(v1::Header, Outcome), Status> {
-        let written = self.node.write(command, deadline).await;
-        let (revision, outcome) = written.map_err(|error| refused(error, CallKind::Write))?;
-        Ok((header(&self.node, revision, Freshness::Linearizable), outcome))
     }
 
     /// A page of instances; `passed` = another node passed the request on, and this one passes it no further.
@@ -154,7 +148,7 @@ impl Registry for RegistryService {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<raw::RegisterResponse>, Status> {
         let deadline = deadline(request.metadata());
         let register = request::register(request.into_inner(), made_up_id).map_err(bad_write)?;
-        let (header, outcome) = self.write(Command::Register(register), deadline).await?;
+        let (header, outcome) = write(&self.node, Command::Register(register), deadline).await?;
         let Outcome::Registered { instance, how } = outcome else {
             return Err(mismatched());
         };
@@ -172,7 +166,7 @@ impl Registry for RegistryService {
     ) -> Result<Response<v1::BatchRegisterResponse>, Status> {
         let deadline = deadline(request.metadata());
         let request = request::batch_register(request.into_inner(), made_up_id).map_err(bad_write)?;
-        let (header, outcome) = self.write(Command::BatchRegister(request.batch), deadline).await?;
+        let (header, outcome) = write(&self.node, Command::BatchRegister(request.batch), deadline).await?;
         let Outcome::BatchRegistered { changed } = outcome else {
             return Err(mismatched());
         };
@@ -186,7 +180,7 @@ impl Registry for RegistryService {
     async fn update(&self, request: Request<v1::UpdateRequest>) -> Result<Response<raw::UpdateResponse>, Status> {
         let deadline = deadline(request.metadata());
         let update = request::update(request.into_inner()).map_err(bad_write)?;
-        let (header, outcome) = self.write(Command::Update(update), deadline).await?;
+        let (header, outcome) = write(&self.node, Command::Update(update), deadline).await?;
         let Outcome::Updated { instance, changed } = outcome else {
             return Err(mismatched());
         };
@@ -203,7 +197,7 @@ impl Registry for RegistryService {
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
         let deadline = deadline(request.metadata());
         let deregister = request::deregister(request.into_inner()).map_err(bad_write)?;
-        let (header, outcome) = self.write(Command::Deregister(deregister), deadline).await?;
+        let (header, outcome) = write(&self.node, Command::Deregister(deregister), deadline).await?;
         let Outcome::Deregistered { existed } = outcome else {
             return Err(mismatched());
         };
