@@ -1,5 +1,4 @@
-//! The log and the vote as openraft wants them, over [`LogStore`]: bytes there,
-//! records here.
+//! The log and the vote as openraft wants them, over [`LogStorage`]: bytes there, records here.
 
 use std::{
     fmt::Debug,
@@ -23,7 +22,7 @@ use super::{
     types::{LogId, Record, TypeConfig, Vote},
 };
 use crate::{
-    storage::{self, LogStore, Marker, StorageError},
+    storage::{self, LogStorage, Marker, StorageError},
     wire::internal,
 };
 
@@ -33,12 +32,12 @@ const READ_MAX_BYTES: usize = 2 << 20;
 /// The log; clones are handles of the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    store: LogStore,
+    store: Arc<dyn LogStorage>,
     tail: Arc<Mutex<Tail>>,
 }
 
 impl Log {
-    pub(super) fn new(store: LogStore) -> Self {
+    pub(super) fn new(store: Arc<dyn LogStorage>) -> Self {
         Self {
             store,
             tail: Arc::default(),
