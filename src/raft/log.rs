@@ -22,6 +22,7 @@ use super::{
     types::{LogId, Record, TypeConfig, Vote},
 };
 use crate::{
+    blocking,
     storage::{self, LogStorage, Marker, StorageError},
     wire::internal,
 };
@@ -118,7 +119,7 @@ impl Log {
             .map_err(io::Error::other)?
         {
             Some(records) => decode(start, records),
-            None => tokio::task::spawn_blocking(from_disk).await.map_err(io::Error::other)?,
+            None => blocking::run(from_disk).await.map_err(io::Error::other)?,
         }
     }
 
