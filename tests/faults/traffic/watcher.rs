@@ -113,9 +113,10 @@ async fn first(session: &mut Session, old: &[i64]) -> Wanted {
     let mut wanted = Wanted::by_chance(session);
     match session.rng.random_range(0..10) {
         0..3 => {
+            let stale = session.rng.random_bool(0.3);
             let mut list = session.call(Request::List {
                 selector: wanted.selector.clone(),
-                stale: session.rng.random_bool(0.3),
+                stale,
                 max_age_ns: None,
                 min_revision: 0,
             });
