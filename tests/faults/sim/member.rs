@@ -28,7 +28,7 @@ use tokio::runtime::Handle;
 
 use super::{
     clock::BentClock,
-    courier::{Courier, Twice},
+    courier::{Alarms, Counts, Courier},
     disk::Disk,
     network::{self, Streams},
     trace::Trace,
@@ -55,7 +55,8 @@ pub(super) struct Inner {
     pub(super) clock: BentClock,
     pub(super) streams: Streams,
     pub(super) trace: Trace,
-    pub(super) twice: Twice,
+    pub(super) counts: Counts,
+    pub(super) alarms: Alarms,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
     running: Mutex<Option<Running>>,
@@ -80,7 +81,8 @@ pub(super) struct MachineParts {
     pub(super) clock: BentClock,
     pub(super) streams: Streams,
     pub(super) trace: Trace,
-    pub(super) twice: Twice,
+    pub(super) counts: Counts,
+    pub(super) alarms: Alarms,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
 }
@@ -105,7 +107,8 @@ impl Machine {
             clock: parts.clock,
             streams: parts.streams,
             trace: parts.trace,
-            twice: parts.twice,
+            counts: parts.counts,
+            alarms: parts.alarms,
             kept_behind_snapshot: parts.kept_behind_snapshot,
             seed: parts.seed,
             running: Mutex::default(),
@@ -175,7 +178,7 @@ impl Machine {
             clock,
             quorum_timeout: timings.election_max,
         });
-        let courier = Courier::new(&self.name, raft.clone(), self.trace.clone(), self.twice.clone(), self.seed ^ life);
+        let courier = Courier::new(self, raft.clone(), life);
         service.take_seat(Seat {
             cluster_id: self.cluster_id,
             node_id: self.node_id,
@@ -199,7 +202,9 @@ impl Machine {
         let covered = snapshots.latest().map(|latest| latest.index);
         if self.disk.purged_through() > covered {
             let purged = self.disk.purged_through();
-            return Err(format!("the log was purged through {purged:?}, the snapshot covers {covered:?}"));
+            return Err(format!(
+                "the log was purged through {purged:?}, the snapshot covers {covered:?}"
+            ));
         }
         let hub = Hub::new(HubLimits::default());
         let peers = Peers::new(PeersConfig {
@@ -243,7 +248,10 @@ async fn serve_clients(node: Node) -> io::Result<()> {
         let (connection, service) = (connection?, TowerToHyperService::new(router.clone()));
         tokio::spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new()).http2_only();
-            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX);
             // A connection that broke is the other end's business.
             let _broken = builder.serve_connection(TokioIo::new(connection), service).await;
         });

@@ -12,7 +12,7 @@ use roster::{
 use super::{
     Plan,
     clock::BentClock,
-    courier::Twice,
+    courier::{Alarms, Counts},
     lookout::Lookout,
     member::{CLIENT_PORT, Machine, MachineParts, PEER_PORT},
     network::{Streams, Ways},
@@ -41,7 +41,8 @@ pub(super) struct World {
     pub(super) clients: Vec<String>,
     pub(super) ways: Ways,
     pub(super) streams: Streams,
-    pub(super) twice: Twice,
+    pub(super) counts: Counts,
+    alarms: Alarms,
     pub(super) trace: Trace,
     pub(super) rng: StdRng,
     pub(super) lookout: Lookout,
@@ -67,7 +68,7 @@ impl World {
             .tcp_capacity(STREAM_CAPACITY)
             .enable_random_order()
             .build();
-        let (streams, twice) = (Streams::default(), Twice::default());
+        let (streams, counts, alarms) = (Streams::default(), Counts::default(), Alarms::default());
         let founders: Vec<Member> = (1..=plan.nodes).map(member).collect();
         let kept_behind_snapshot = rng.random_range(5..200);
         let mut machines = Vec::new();
@@ -82,7 +83,8 @@ impl World {
                 clock: BentClock::new(Duration::from_millis(rng.random_range(0..100_000_000))),
                 streams: streams.clone(),
                 trace: trace.clone(),
-                twice: twice.clone(),
+                counts: counts.clone(),
+                alarms: alarms.clone(),
                 kept_behind_snapshot,
                 seed: rng.random(),
             });
@@ -97,7 +99,8 @@ impl World {
             clients: Vec::new(),
             ways: Ways::default(),
             streams,
-            twice,
+            counts,
+            alarms,
             trace,
             rng,
             down: BTreeSet::new(),
@@ -121,6 +124,9 @@ impl World {
         self.steps += 1;
         if self.steps.is_multiple_of(LOOK_EVERY) {
             self.lookout.look(&self.machines, &self.trace)?;
+            if let Some(problem) = self.alarms.first() {
+                return Err(problem);
+            }
             self.attend_exits();
         }
         Ok(ended)
@@ -138,7 +144,12 @@ impl World {
                 self.exited.push((at, again));
             }
         }
-        let due: Vec<usize> = self.exited.iter().filter(|(_, again)| *again <= now).map(|(at, _)| *at).collect();
+        let due: Vec<usize> = self
+            .exited
+            .iter()
+            .filter(|(_, again)| *again <= now)
+            .map(|(at, _)| *at)
+            .collect();
         self.exited.retain(|(_, again)| *again > now);
         for at in due {
             self.start(at);
@@ -152,6 +163,9 @@ impl World {
             machine.let_go();
             self.sim.crash(machine.name.as_str());
             machine.disk.crash();
+            // The process went, or the whole machine.
+            self.streams.set_refusing(&machine.name, self.rng.random());
+            self.lookout.crashed(at, &machine.disk);
         }
     }
 
@@ -159,6 +173,7 @@ impl World {
     pub(super) fn start(&mut self, at: usize) {
         if self.down.remove(&at) {
             self.exited.retain(|(other, _)| *other != at);
+            self.streams.set_refusing(&self.machines[at].name, false);
             self.sim.bounce(self.machines[at].name.as_str());
         }
     }
@@ -169,20 +184,30 @@ impl World {
             let status = self.machines[at].running()?.node.raft().status();
             (status.role == Role::Leader).then_some((status.term, Reverse(at)))
         };
-        (0..self.machines.len()).filter_map(leads).max().map(|(_, Reverse(at))| at)
+        (0..self.machines.len())
+            .filter_map(leads)
+            .max()
+            .map(|(_, Reverse(at))| at)
     }
 
     /// Some node; half of the time the one that leads.
     pub(super) fn some_node(&mut self) -> usize {
         let chosen = self.rng.random_range(0..self.machines.len());
-        if self.rng.random() { self.leader().unwrap_or(chosen) } else { chosen }
+        if self.rng.random() {
+            self.leader().unwrap_or(chosen)
+        } else {
+            chosen
+        }
     }
 
     /// So many nodes, the leader among them half of the time.
     pub(super) fn some_nodes(&mut self, count: usize) -> Vec<usize> {
         let first = self.some_node();
         let others: Vec<usize> = (0..self.machines.len()).filter(|at| *at != first).collect();
-        let mut chosen: Vec<usize> = others.choose_multiple(&mut self.rng, count.saturating_sub(1)).copied().collect();
+        let mut chosen: Vec<usize> = others
+            .choose_multiple(&mut self.rng, count.saturating_sub(1))
+            .copied()
+            .collect();
         chosen.push(first);
         chosen.sort_unstable();
         chosen
@@ -201,10 +226,10 @@ impl World {
         };
         let sets = 0_u32..1 << self.machines.len();
         let members = |set: u32| (0..self.machines.len()).filter(move |at| set >> at & 1 == 1);
-        let connected = |set: &u32| {
-            members(*set).all(|a| works(&a) && members(*set).all(|b| reach(a, b)))
-        };
-        let largest = sets.filter(connected).max_by_key(|set| (set.count_ones(), Reverse(*set)));
+        let connected = |set: &u32| members(*set).all(|a| works(&a) && members(*set).all(|b| reach(a, b)));
+        let largest = sets
+            .filter(connected)
+            .max_by_key(|set| (set.count_ones(), Reverse(*set)));
         members(largest.unwrap_or(0)).collect()
     }
 
