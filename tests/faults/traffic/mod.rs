@@ -34,7 +34,6 @@ mod verdict;
 mod watcher;
 mod zombie;
 
-
 use std::{ops::Range, time::Duration};
 
 use roster::transport::Connector;
@@ -95,7 +94,11 @@ impl Kind {
             Self::Editor,
             Self::Watcher,
         ];
-        Self::ALL.into_iter().chain(again.into_iter().cycle()).take(clients).collect()
+        Self::ALL
+            .into_iter()
+            .chain(again.into_iter().cycle())
+            .take(clients)
+            .collect()
     }
 }
 
