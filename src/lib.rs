@@ -24,5 +24,6 @@ pub mod service;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
+pub mod transport;
 pub mod watch;
 pub mod wire;

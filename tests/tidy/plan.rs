@@ -41,8 +41,9 @@ pub(crate) const ROOMS: &[Room] = &[
         never: &["tokio", "openraft", "rocksdb", "rand", "std::time::Instant", "std::fs", "std::net::TcpStream"],
     },
     Room { name: "storage", imports: &["model"], never: &["tonic", "openraft", "tokio::net"] },
+    Room { name: "transport", imports: &[], never: &["openraft", "rocksdb", "rand", "std::time::Instant", "std::fs"] },
     Room { name: "watch", imports: &["model", "registry"], never: &["tonic", "openraft", "rocksdb", "tokio::net"] },
-    Room { name: "peer", imports: &["model", "wire"], never: &["openraft", "rocksdb"] },
+    Room { name: "peer", imports: &["model", "wire", "transport"], never: &["openraft", "rocksdb"] },
     Room {
         name: "raft",
         imports: &["model", "registry", "wire", "storage", "watch", "peer"],
@@ -58,15 +59,15 @@ pub(crate) const ROOMS: &[Room] = &[
         imports: &["model", "registry", "wire", "watch", "peer", "node"],
         never: &["openraft", "rocksdb"],
     },
-    Room { name: "client", imports: &["model", "wire"], never: &["openraft", "rocksdb"] },
+    Room { name: "client", imports: &["model", "wire", "transport"], never: &["openraft", "rocksdb"] },
     // A setting ends as the option of the room that it sets.
     Room { name: "config", imports: &["model", "raft"], never: &["tonic", "openraft", "rocksdb"] },
     Room { name: "telemetry", imports: &["model"], never: &["openraft", "rocksdb"] },
     Room {
         name: "server",
         imports: &[
-            "model", "registry", "lease_clock", "wire", "storage", "watch", "peer", "raft", "node", "service",
-            "config", "telemetry",
+            "model", "registry", "lease_clock", "wire", "storage", "transport", "watch", "peer", "raft", "node",
+            "service", "config", "telemetry",
         ],
         never: &["openraft", "rocksdb"],
     },
