@@ -54,7 +54,11 @@ impl Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Connector(own)" } else { "Connector(TCP)" })
+        f.write_str(if self.0.is_some() {
+            "Connector(own)"
+        } else {
+            "Connector(TCP)"
+        })
     }
 }
 
