@@ -4,5 +4,9 @@
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
+#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+mod recorder;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod traffic;
 
 fn main() {}

@@ -37,6 +37,8 @@ pub enum Event {
     Call(Call),
     /// A stream of watch that was opened and has ended, or was open when the run ended.
     Watch(WatchStream),
+    /// What the client library told its application.
+    Held(Held),
     /// A fault and its end.
     Fault(Fault),
     /// A node's word about itself, at one moment.
@@ -427,6 +429,26 @@ pub struct Change {
     /// Why removed; unset after coalescing.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// For how long the client library told its application, whenever it asked, that an instance is registered and its
+/// lease held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which client.
+    pub client: u32,
+    /// Which record.
+    pub key: Key,
+    /// Its life.
+    pub incarnation: i64,
+    /// Its own lease.
+    pub lease: i64,
+    /// Its length in milliseconds.
+    pub ttl_ms: u64,
+    /// After the first time that it said so.
+    pub from: At,
+    /// Before the last time that it said so: whoever saw the lease expired before this contradicts it.
+    pub until: At,
 }
 
 /// A fault and when it held.

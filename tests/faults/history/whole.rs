@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Call, Event, Fault, NodeHash, NodeLog, Run, Sample, WatchStream};
+use super::{Call, Event, Fault, Held, NodeHash, NodeLog, Run, Sample, WatchStream};
 
 /// Everything that one run recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct History {
     pub calls: Vec<Call>,
     /// In the order in which they ended.
     pub watches: Vec<WatchStream>,
+    /// In the order in which they ended.
+    pub held: Vec<Held>,
     /// In the order in which they ended.
     pub faults: Vec<Fault>,
     /// In the order in which they were taken.
@@ -63,6 +65,7 @@ impl History {
             run,
             calls: Vec::new(),
             watches: Vec::new(),
+            held: Vec::new(),
             faults: Vec::new(),
             samples: Vec::new(),
             logs: Vec::new(),
@@ -94,6 +97,7 @@ impl History {
             Event::Run(_) => return Err(HistoryError::Run),
             Event::Call(call) => self.calls.push(call),
             Event::Watch(watch) => self.watches.push(watch),
+            Event::Held(held) => self.held.push(held),
             Event::Fault(fault) => self.faults.push(fault),
             Event::Sample(sample) => self.samples.push(sample),
             Event::Log(record) => self.logs.push(record),
@@ -156,6 +160,7 @@ impl History {
         std::iter::once(Event::Run(self.run.clone()))
             .chain(self.calls.iter().cloned().map(Event::Call))
             .chain(self.watches.iter().cloned().map(Event::Watch))
+            .chain(self.held.iter().cloned().map(Event::Held))
             .chain(self.faults.iter().cloned().map(Event::Fault))
             .chain(self.samples.iter().cloned().map(Event::Sample))
             .chain(self.logs.iter().cloned().map(Event::Log))
