@@ -136,7 +136,9 @@ struct Campaign<'a> {
 /// Returns whether nothing was violated.
 async fn everything(arguments: &Arguments) -> io::Result<bool> {
     let began = Instant::now();
-    let seed = arguments.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
     let chosen = chosen(&arguments.only)?;
     let folder = arguments.dir.join(format!("run-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
@@ -197,7 +199,11 @@ impl Campaign<'_> {
     fn plan(&self, work: Work, seed: u64) -> Plan {
         let asked = self.arguments.nodes.as_deref().and_then(|nodes| nodes.parse().ok());
         let (nodes, flags, jumps) = match work {
-            Work::Scenario(scenario) => (scenario.nodes.or(asked).unwrap_or(3), scenario.flags, scenario.jumps_clocks()),
+            Work::Scenario(scenario) => (
+                scenario.nodes.or(asked).unwrap_or(3),
+                scenario.flags,
+                scenario.jumps_clocks(),
+            ),
             // Every third cluster has five nodes, every fourth clocks that jump.
             Work::Random(_) => (
                 asked.unwrap_or(if seed.is_multiple_of(3) { 5 } else { 3 }),
@@ -223,7 +229,11 @@ impl Campaign<'_> {
         fs::create_dir_all(&folder)?;
         let replay = match work {
             Work::Scenario(scenario) => format!("--seed {seed} --nodes {} --only {}", plan.nodes, scenario.name),
-            Work::Random(span) => format!("--seed {seed} --nodes {} --minutes {:.1}", plan.nodes, span.as_secs_f64() / 60.0),
+            Work::Random(span) => format!(
+                "--seed {seed} --nodes {} --minutes {:.1}",
+                plan.nodes,
+                span.as_secs_f64() / 60.0
+            ),
         };
         let run = Run {
             harness: "processes".to_owned(),
@@ -237,7 +247,10 @@ impl Campaign<'_> {
         findings.runs = 1;
         findings.spent = began.elapsed();
         findings.calls = history.calls.len() as u64;
-        let done = history.calls.iter().filter(|call| matches!(call.answer, Answer::Done { .. }));
+        let done = history
+            .calls
+            .iter()
+            .filter(|call| matches!(call.answer, Answer::Done { .. }));
         findings.acknowledged = done.count() as u64;
         findings.steps = history.watches.iter().map(|watch| watch.steps.len() as u64).sum();
         findings.gaps = Gaps::of(&history);
@@ -263,7 +276,11 @@ impl Campaign<'_> {
     }
 
     fn tell(&self, work: Work, findings: &Findings, folder: &Path, history: &History) {
-        let verdict = if findings.violations.is_empty() { "ok" } else { "VIOLATED" };
+        let verdict = if findings.violations.is_empty() {
+            "ok"
+        } else {
+            "VIOLATED"
+        };
         say(format!(
             "{verdict} {} in {:.0} s: {} calls, {} acknowledged, {} watch steps, {} log records, {} faults",
             work.name(),

@@ -78,8 +78,20 @@ impl fmt::Display for Findings {
             self.steps,
             self.fault_count()
         )?;
-        let kinds: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        writeln!(f, "faults: {}", if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") })?;
+        let kinds: Vec<String> = self
+            .faults
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        writeln!(
+            f,
+            "faults: {}",
+            if kinds.is_empty() {
+                "none".to_owned()
+            } else {
+                kinds.join(", ")
+            }
+        )?;
         write!(f, "{}", self.gaps)?;
         for (kind, (count, why)) in &self.skipped {
             writeln!(f, "SKIPPED {count} × {kind}: {why}")?;

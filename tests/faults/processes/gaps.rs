@@ -39,7 +39,12 @@ impl Gaps {
     /// Measures one run.
     pub(crate) fn of(history: &History) -> Self {
         let acknowledged = |wanted: fn(&Call) -> bool| {
-            let mut times: Vec<At> = history.calls.iter().filter(|call| wanted(call)).map(|call| call.ended).collect();
+            let mut times: Vec<At> = history
+                .calls
+                .iter()
+                .filter(|call| wanted(call))
+                .map(|call| call.ended)
+                .collect();
             times.sort_unstable();
             times
         };
@@ -85,11 +90,19 @@ impl Gaps {
 
 impl fmt::Display for Gaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "longest time without an acknowledged call, as clients saw it (ms: median / worst):")?;
+        writeln!(
+            f,
+            "longest time without an acknowledged call, as clients saw it (ms: median / worst):"
+        )?;
         writeln!(f, "  {:<24} {:>6} {:>17} {:>17}", "after", "times", "write", "renewal")?;
         for (row, (writes, renewals)) in &self.0 {
             let (name, times) = (row.name(), writes.len().max(renewals.len()));
-            writeln!(f, "  {name:<24} {times:>6} {:>17} {:>17}", spread(writes), spread(renewals))?;
+            writeln!(
+                f,
+                "  {name:<24} {times:>6} {:>17} {:>17}",
+                spread(writes),
+                spread(renewals)
+            )?;
         }
         Ok(())
     }

@@ -137,7 +137,9 @@ impl Harm {
             | Self::Full { whom, .. }
             | Self::Clock { whom, .. }
             | Self::Files(whom) => whom,
-            Self::Bridge | Self::Ring | Self::Delay { .. } | Self::Resets { .. } | Self::DeafClients { .. } => Whom::All,
+            Self::Bridge | Self::Ring | Self::Delay { .. } | Self::Resets { .. } | Self::DeafClients { .. } => {
+                Whom::All
+            }
         }
     }
 }
@@ -228,7 +230,12 @@ impl Held {
         for node in started {
             if !stage.wait_status(node, BACK_MAX).await {
                 let server = &stage.cluster.servers[node];
-                let story = format!("{} does not answer after {}: {}", server.name, self.harm, server.last_words());
+                let story = format!(
+                    "{} does not answer after {}: {}",
+                    server.name,
+                    self.harm,
+                    server.last_words()
+                );
                 stage.findings.violation("node-comes-back", story);
             }
         }
@@ -270,7 +277,10 @@ const FILES_USUAL: u64 = 1024;
 
 /// Whether the machine can't do it, rather than failed at it.
 fn is_lack(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    )
 }
 
 fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
@@ -305,7 +315,10 @@ fn shape(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Shape {
     let others: Vec<usize> = (0..size).filter(|node| !nodes.contains(node)).collect();
     let clients = stage.cluster.clients();
     let mut shape = Shape::default();
-    let blocked = |pass| Flow { pass, ..Flow::default() };
+    let blocked = |pass| Flow {
+        pass,
+        ..Flow::default()
+    };
     let both = |shape: &mut Shape, a: End, b: End, flow: &Flow| {
         shape.ways.push(((a, b), flow.clone()));
         shape.ways.push(((b, a), flow.clone()));
@@ -331,7 +344,10 @@ fn shape(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Shape {
             let mut order: Vec<usize> = (0..size).collect();
             order.shuffle(&mut stage.chance);
             let half = (size - 1) / 2;
-            for (&a, &b) in order[..half].iter().flat_map(|a| order[half..size - 1].iter().map(move |b| (a, b))) {
+            for (&a, &b) in order[..half]
+                .iter()
+                .flat_map(|a| order[half..size - 1].iter().map(move |b| (a, b)))
+            {
                 both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
             }
         }
@@ -377,7 +393,9 @@ fn shape(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Shape {
         }
         Harm::Resets { peers: false, .. } => {
             for (client, node) in (0..clients).flat_map(|client| (0..size).map(move |node| (client, node))) {
-                shape.ways.push(((End::Client(client), End::Node(node)), Flow::default()));
+                shape
+                    .ways
+                    .push(((End::Client(client), End::Node(node)), Flow::default()));
             }
         }
         Harm::DeafClients { outward } => {

@@ -53,10 +53,7 @@ impl Scenario {
     }
 
     const fn of_five(self) -> Self {
-        Self {
-            nodes: Some(5),
-            ..self
-        }
+        Self { nodes: Some(5), ..self }
     }
 
     const fn story(name: &'static str, about: &'static str, story: Story) -> Self {
@@ -75,7 +72,9 @@ impl Scenario {
 
     /// Whether it needs wall clocks that can jump.
     pub(crate) fn jumps_clocks(&self) -> bool {
-        let Script::Steps(steps) = self.script else { return false };
+        let Script::Steps(steps) = self.script else {
+            return false;
+        };
         steps.iter().any(|step| matches!(step.0, Harm::Clock { .. }))
     }
 
@@ -91,7 +90,9 @@ impl Scenario {
                     for _ in 0..times {
                         stage.wait(Duration::from_millis(rest_ms)).await;
                         stage.cluster.wait_leader(LEADER_MAX).await;
-                        let Some(held) = Held::begin(stage, harm).await? else { break };
+                        let Some(held) = Held::begin(stage, harm).await? else {
+                            break;
+                        };
                         stage.wait(Duration::from_millis(hold_ms)).await;
                         held.relieve(stage).await?;
                     }

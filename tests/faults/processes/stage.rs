@@ -18,9 +18,7 @@ use std::{
 use rand::{SeedableRng as _, rngs::StdRng};
 use roster::{
     transport::Connector,
-    wire::v1::{
-        GetNodeStatusRequest, GrantLeaseRequest, cluster_client::ClusterClient, leases_client::LeasesClient,
-    },
+    wire::v1::{GetNodeStatusRequest, GrantLeaseRequest, cluster_client::ClusterClient, leases_client::LeasesClient},
 };
 use tokio::{
     task::JoinSet,
@@ -101,7 +99,11 @@ impl Stage {
             stage.cluster.start(node)?;
         }
         let all = stage.cluster.all();
-        stage.cluster.wait_ready(&all, PATIENCE).await.map_err(io::Error::other)?;
+        stage
+            .cluster
+            .wait_ready(&all, PATIENCE)
+            .await
+            .map_err(io::Error::other)?;
         stage.sampling = all.iter().map(|&node| stage.sample(node)).collect();
         stage.grant_mover().await;
         for (number, kind) in (0..).zip(Kind::mixture(plan.clients as usize)) {
@@ -169,11 +171,21 @@ impl Stage {
     }
 
     /// Notes that a fault has begun, after it was done.
-    pub(crate) fn fault(&mut self, kind: &str, nodes: &[usize], hit_leader: bool, from: At, details: String) -> OpenFault {
+    pub(crate) fn fault(
+        &mut self,
+        kind: &str,
+        nodes: &[usize],
+        hit_leader: bool,
+        from: At,
+        details: String,
+    ) -> OpenFault {
         *self.findings.faults.entry(kind.to_owned()).or_default() += 1;
         let fault = Fault {
             kind: kind.to_owned(),
-            nodes: nodes.iter().map(|node| self.cluster.servers[*node].name.clone()).collect(),
+            nodes: nodes
+                .iter()
+                .map(|node| self.cluster.servers[*node].name.clone())
+                .collect(),
             hit_leader,
             majority_left: self.cluster.majority_left(),
             from,
@@ -282,7 +294,8 @@ impl Stage {
         self.stop.cancel();
         let ended = timeout(PATIENCE, async { while self.clients.join_next().await.is_some() {} }).await;
         if ended.is_err() {
-            self.findings.violation("clients-end", "a client did not end within a minute of being told to");
+            self.findings
+                .violation("clients-end", "a client did not end within a minute of being told to");
         }
         if whole.is_ok() {
             self.gather().await?;
@@ -291,7 +304,8 @@ impl Stage {
         for server in &self.cluster.servers {
             let log = server.log_since(0);
             if let Some(panicked) = log.lines().find(|line| line.contains("panicked at")) {
-                self.findings.violation("no-panic", format!("{}: {panicked}", server.name));
+                self.findings
+                    .violation("no-panic", format!("{}: {panicked}", server.name));
             }
         }
         let history = self.recorder.clone().finish()?;
@@ -302,7 +316,8 @@ impl Stage {
     async fn gather(&mut self) -> io::Result<()> {
         let reading = traffic::final_reads(self.target(0), self.options.clone(), self.recorder.clone());
         if timeout(PATIENCE, reading).await.is_err() {
-            self.findings.violation("final-reads", "they did not end within a minute");
+            self.findings
+                .violation("final-reads", "they did not end within a minute");
         }
         match self.cluster.state_hashes().await {
             Ok(hashes) => {
@@ -324,7 +339,8 @@ impl Stage {
     /// Stops all nodes and reads what was committed since the last time. The cluster must be whole.
     async fn archive(&mut self) -> io::Result<()> {
         let Some(through) = self.applied_everywhere().await else {
-            self.findings.violation("applied-everywhere", "the nodes do not reach one applied index");
+            self.findings
+                .violation("applied-everywhere", "the nodes do not reach one applied index");
             return Ok(());
         };
         for node in self.cluster.all() {
@@ -351,13 +367,48 @@ impl Stage {
         Ok(())
     }
 
+    /// Reads what a node that runs has committed since the last time, for its log to be purged later: a copy of its data,
+    /// taken while it stands still for a moment, is what a kill would have left.
+    ///
+    /// # Errors
+    /// The data can't be copied, or the copy not be read.
+    pub(crate) async fn archive_live(&mut self, node: usize) -> io::Result<()> {
+        let Some(status) = self.cluster.status(node).await else {
+            return Ok(());
+        };
+        let server = &mut self.cluster.servers[node];
+        let copy = self.folder.join(format!("{}-copy", server.name));
+        let (data, text) = (server.disk.data(), copy.display().to_string());
+        server.pause();
+        let copied = super::shell::run("cp", &["-a", &data.display().to_string(), &text]);
+        server.resume();
+        copied?;
+        let through = status.applied_index.cast_unsigned();
+        let records = witness::committed(&server.name, &copy, self.archived[node], through)?;
+        for record in records {
+            self.recorder.record(Event::Log(record));
+        }
+        self.archived[node] = through + 1;
+        std::fs::remove_dir_all(&copy)
+    }
+
     /// An index that was committed, and that every node has applied.
     async fn applied_everywhere(&self) -> Option<u64> {
-        let newest = self.cluster.statuses().await.iter().flatten().map(|status| status.applied_index).max()?;
+        let newest = self
+            .cluster
+            .statuses()
+            .await
+            .iter()
+            .flatten()
+            .map(|status| status.applied_index)
+            .max()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let statuses = self.cluster.statuses().await;
-            if statuses.iter().all(|status| status.as_ref().is_some_and(|status| status.applied_index >= newest)) {
+            if statuses
+                .iter()
+                .all(|status| status.as_ref().is_some_and(|status| status.applied_index >= newest))
+            {
                 return u64::try_from(newest).ok();
             }
             if Instant::now() > deadline {

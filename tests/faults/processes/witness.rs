@@ -41,7 +41,10 @@ pub(crate) fn committed(node: &str, data: &Path, from: u64, through: u64) -> io:
 fn read(node: &str, index: u64, bytes: &[u8]) -> io::Result<NodeLog> {
     let record = decode_record(bytes).map_err(|error| io::Error::other(format!("{node}, record {index}: {error}")))?;
     if record.index.0 != index {
-        return Err(io::Error::other(format!("{node}: record {} stands at {index}", record.index.0)));
+        return Err(io::Error::other(format!(
+            "{node}: record {} stands at {index}",
+            record.index.0
+        )));
     }
     let payload = match record.payload {
         LogPayload::Blank => Payload::Blank,
@@ -66,9 +69,11 @@ fn read(node: &str, index: u64, bytes: &[u8]) -> io::Result<NodeLog> {
 /// Two digits a byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string can't fail.
+            let _written = write!(text, "{byte:02x}");
+            text
+        })
 }
