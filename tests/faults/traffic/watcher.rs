@@ -40,7 +40,11 @@ impl Wanted {
         Self {
             watcher: session.recorder.next_id(),
             selector: any_selector(&mut session.rng, &session.options),
-            start: if session.rng.random_bool(0.2) { Start::Now } else { Start::Snapshot },
+            start: if session.rng.random_bool(0.2) {
+                Start::Now
+            } else {
+                Start::Snapshot
+            },
             max_age: [None, None, Some(Duration::ZERO), Some(ms(1_000)), Some(ms(3_000))]
                 [session.rng.random_range(0..5)],
             interval: [ms(100), ms(500), ms(2_000)][session.rng.random_range(0..3)],
@@ -113,9 +117,10 @@ async fn first(session: &mut Session, old: &[i64]) -> Wanted {
     let mut wanted = Wanted::by_chance(session);
     match session.rng.random_range(0..10) {
         0..3 => {
+            let stale = session.rng.random_bool(0.3);
             let mut list = session.call(Request::List {
                 selector: wanted.selector.clone(),
-                stale: session.rng.random_bool(0.3),
+                stale,
                 max_age_ns: None,
                 min_revision: 0,
             });
