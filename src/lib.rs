@@ -3,6 +3,8 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+#[cfg(feature = "server")]
+mod blocking;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]

@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
 #[rustfmt::skip] // a table reads best with a room's rules in one place
 pub(crate) const ROOMS: &[Room] = &[
     Room { name: "model", imports: &[], never: PURE },
+    Room { name: "blocking", imports: &[], never: &["tonic", "openraft", "rocksdb", "rand", "std::fs"] },
     Room { name: "registry", imports: &["model"], never: PURE },
     Room { name: "lease_clock", imports: &["model"], never: PURE },
     Room {
@@ -46,17 +47,17 @@ pub(crate) const ROOMS: &[Room] = &[
     Room { name: "peer", imports: &["model", "wire", "transport"], never: &["openraft", "rocksdb"] },
     Room {
         name: "raft",
-        imports: &["model", "registry", "wire", "storage", "watch", "peer"],
+        imports: &["blocking", "model", "registry", "wire", "storage", "watch", "peer"],
         never: &["rocksdb"],
     },
     Room {
         name: "node",
-        imports: &["model", "registry", "lease_clock", "wire", "watch", "peer", "raft"],
+        imports: &["blocking", "model", "registry", "lease_clock", "wire", "watch", "peer", "raft"],
         never: &["tonic", "openraft", "rocksdb"],
     },
     Room {
         name: "service",
-        imports: &["model", "registry", "wire", "watch", "peer", "node"],
+        imports: &["blocking", "model", "registry", "wire", "watch", "peer", "node"],
         never: &["openraft", "rocksdb"],
     },
     Room { name: "client", imports: &["model", "wire", "transport"], never: &["openraft", "rocksdb"] },
