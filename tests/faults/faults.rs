@@ -4,9 +4,25 @@
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
+mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod traffic;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Harms clusters, and checks what clients saw
+#[derive(Parser)]
+enum Command {
+    /// Real processes
+    Run(processes::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Run(arguments) => processes::run(&arguments),
+    }
+}

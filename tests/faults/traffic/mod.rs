@@ -34,6 +34,9 @@ mod verdict;
 mod watcher;
 mod zombie;
 
+#[cfg(test)]
+mod tests;
+
 use std::{ops::Range, time::Duration};
 
 use roster::transport::Connector;
