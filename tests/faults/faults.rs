@@ -7,6 +7,8 @@ mod history;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+#[allow(unreachable_pub, reason = "each part uses its share")]
+mod simulate;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod traffic;
 
@@ -19,10 +21,13 @@ use clap::Parser;
 enum Command {
     /// Real processes
     Run(processes::Arguments),
+    /// Simulated clusters, a process for each seed
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Run(arguments) => processes::run(&arguments),
+        Command::Simulate(arguments) => simulate::main(&arguments),
     }
 }
