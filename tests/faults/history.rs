@@ -37,6 +37,8 @@ pub enum Event {
     Call(Call),
     /// A stream of watch that was opened and has ended, or was open when the run ended.
     Watch(WatchStream),
+    /// What the client library told its application.
+    Held(Held),
     /// A fault and its end.
     Fault(Fault),
     /// A node's word about itself, at one moment.
@@ -45,6 +47,8 @@ pub enum Event {
     Log(NodeLog),
     /// A node's content hash at one log index.
     StateHash(NodeHash),
+    /// How far a node's log is safe from a power cut: only a simulated disk can tell.
+    Durable(Durable),
 }
 
 /// What was run.
@@ -429,6 +433,26 @@ pub struct Change {
     pub reason: Option<String>,
 }
 
+/// For how long the client library told its application, whenever it asked, that an instance is registered and its
+/// lease held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which client.
+    pub client: u32,
+    /// Which record.
+    pub key: Key,
+    /// Its life.
+    pub incarnation: i64,
+    /// Its own lease.
+    pub lease: i64,
+    /// Its length in milliseconds.
+    pub ttl_ms: u64,
+    /// After the first time that it said so.
+    pub from: At,
+    /// Before the last time that it said so: whoever saw the lease expired before this contradicts it.
+    pub until: At,
+}
+
 /// A fault and when it held.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
@@ -528,4 +552,18 @@ pub struct NodeHash {
     pub revision: i64,
     /// In hex.
     pub hash: String,
+}
+
+/// How far a node's log is safe from a power cut, told whenever that changes, and before it is acted upon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Durable {
+    /// When.
+    pub at: At,
+    /// Whose log.
+    pub node: String,
+    /// The last record that would be there after a power cut; falls when the log's end is cut off.
+    pub synced_index: u64,
+    /// Of a leader, when it takes more to be committed: through which record. Must be of its own term.
+    #[serde(default)]
+    pub committed_index: Option<u64>,
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Call, Event, Fault, NodeHash, NodeLog, Run, Sample, WatchStream};
+use super::{Call, Durable, Event, Fault, Held, NodeHash, NodeLog, Run, Sample, WatchStream};
 
 /// Everything that one run recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct History {
     /// In the order in which they ended.
     pub watches: Vec<WatchStream>,
     /// In the order in which they ended.
+    pub held: Vec<Held>,
+    /// In the order in which they ended.
     pub faults: Vec<Fault>,
     /// In the order in which they were taken.
     pub samples: Vec<Sample>,
@@ -25,6 +27,8 @@ pub struct History {
     pub logs: Vec<NodeLog>,
     /// In the order in which they were asked.
     pub hashes: Vec<NodeHash>,
+    /// In the order in which they came about.
+    pub durable: Vec<Durable>,
     /// The last line was cut short, as when the recorder was killed: everything up to it stands here.
     pub cut_short: bool,
 }
@@ -63,10 +67,12 @@ impl History {
             run,
             calls: Vec::new(),
             watches: Vec::new(),
+            held: Vec::new(),
             faults: Vec::new(),
             samples: Vec::new(),
             logs: Vec::new(),
             hashes: Vec::new(),
+            durable: Vec::new(),
             cut_short: false,
         }
     }
@@ -94,10 +100,12 @@ impl History {
             Event::Run(_) => return Err(HistoryError::Run),
             Event::Call(call) => self.calls.push(call),
             Event::Watch(watch) => self.watches.push(watch),
+            Event::Held(held) => self.held.push(held),
             Event::Fault(fault) => self.faults.push(fault),
             Event::Sample(sample) => self.samples.push(sample),
             Event::Log(record) => self.logs.push(record),
             Event::StateHash(hash) => self.hashes.push(hash),
+            Event::Durable(fact) => self.durable.push(fact),
         }
         Ok(())
     }
@@ -156,10 +164,12 @@ impl History {
         std::iter::once(Event::Run(self.run.clone()))
             .chain(self.calls.iter().cloned().map(Event::Call))
             .chain(self.watches.iter().cloned().map(Event::Watch))
+            .chain(self.held.iter().cloned().map(Event::Held))
             .chain(self.faults.iter().cloned().map(Event::Fault))
             .chain(self.samples.iter().cloned().map(Event::Sample))
             .chain(self.logs.iter().cloned().map(Event::Log))
             .chain(self.hashes.iter().cloned().map(Event::StateHash))
+            .chain(self.durable.iter().cloned().map(Event::Durable))
     }
 }
 
