@@ -2,64 +2,36 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
-#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod check;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
+mod processes;
+#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+mod recorder;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod traffic;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod witness;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-/// Harms clusters, records what their clients see, and checks it against the promises.
+/// Harms clusters, and checks what clients saw
 #[derive(Parser)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
 enum Command {
-    /// Check histories: each promise by its checker. The exit code is 1 if any was broken.
-    Check {
-        /// Histories, as the other commands write them.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
+    /// Recorded histories
+    Check(check::Arguments),
+    /// Real processes
+    Run(processes::Arguments),
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            // Nobody is left to tell if that fails.
-            let _told = writeln!(io::stderr(), "faults: {error}");
-            ExitCode::from(2)
-        }
+    match Command::parse() {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Run(arguments) => processes::run(&arguments),
     }
-}
-
-fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match command {
-        Command::Check { files } => check_files(&files),
-    }
-}
-
-fn check_files(files: &[PathBuf]) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut is_clean = true;
-    for file in files {
-        let history = history::History::read(file)?;
-        let report = check::check(&history, &check::CheckOptions::default());
-        writeln!(io::stdout(), "{}: {report}", file.display())?;
-        is_clean &= report.is_clean();
-    }
-    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

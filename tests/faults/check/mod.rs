@@ -20,6 +20,7 @@
 //! I1, and what the fold finds in the log itself, come from the [witness](crate::witness).
 
 mod availability;
+mod command;
 mod coverage;
 mod fencing;
 mod leases;
@@ -40,7 +41,8 @@ use crate::{
     witness::{Matches, Witness, WitnessOptions},
 };
 
-pub use coverage::Coverage;
+pub use command::{Arguments, run};
+pub use coverage::{Coverage, Demands};
 pub use options::CheckOptions;
 pub use report::{Report, Violation};
 
