@@ -3,12 +3,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod check;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod traffic;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod witness;
 
 use std::process::ExitCode;
 
@@ -17,12 +23,15 @@ use clap::Parser;
 /// Harms clusters, and checks what clients saw
 #[derive(Parser)]
 enum Command {
+    /// Recorded histories
+    Check(check::Arguments),
     /// Real processes
     Run(processes::Arguments),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
+        Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
     }
 }
