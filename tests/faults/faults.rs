@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
+mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 mod processes;
@@ -17,12 +18,15 @@ use clap::Parser;
 /// Harms clusters, and checks what clients saw
 #[derive(Parser)]
 enum Command {
+    /// The compose cluster
+    Compose(compose::Arguments),
     /// Real processes
     Run(processes::Arguments),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
+        Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
     }
 }
