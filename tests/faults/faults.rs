@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
+mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod check;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -25,6 +26,8 @@ use clap::Parser;
 enum Command {
     /// Recorded histories
     Check(check::Arguments),
+    /// The compose cluster
+    Compose(compose::Arguments),
     /// Real processes
     Run(processes::Arguments),
 }
@@ -32,6 +35,7 @@ enum Command {
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
     }
 }
