@@ -151,6 +151,8 @@ impl Queue {
             .iter()
             .take_while(|waiting| waiting.record.revision() == revision)
             .count();
+        // Plant: one revision is given in parts.
+        let count = planted!("revision-in-parts", 1, count);
         let step: Vec<_> = self.waiting.drain(..count).collect();
         let taken: usize = step
             .iter()
