@@ -7,6 +7,8 @@
 #[macro_use]
 mod plant;
 
+#[cfg(feature = "server")]
+mod blocking;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
@@ -28,5 +30,6 @@ pub mod service;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
+pub mod transport;
 pub mod watch;
 pub mod wire;
