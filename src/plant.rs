@@ -10,9 +10,17 @@
 //! ends the process where it stands.
 
 /// `planted!("name" => { .. })`: what to do there when the plant is switched on.
+/// `planted!("name", let value = broken)`: what `value` becomes from there on.
 /// `planted!("name", broken, sound)`: which value to take.
 #[cfg(feature = "failpoints")]
 macro_rules! planted {
+    ($name:literal, let $value:ident = $broken:expr) => {
+        let $value = if fail::eval($name, |_argument| ()).is_some() {
+            $broken
+        } else {
+            $value
+        };
+    };
     ($name:literal => $broken:block) => {
         if fail::eval($name, |_argument| ()).is_some() {
             $broken
@@ -30,6 +38,7 @@ macro_rules! planted {
 /// Without the feature: nothing, and the sound value.
 #[cfg(not(feature = "failpoints"))]
 macro_rules! planted {
+    ($name:literal, let $value:ident = $broken:expr) => {};
     ($name:literal => $broken:block) => {};
     ($name:literal, $broken:expr, $sound:expr $(,)?) => {
         $sound

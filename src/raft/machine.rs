@@ -71,14 +71,14 @@ impl Machine {
             EntryPayload::Blank => {
                 let term = Term(record.log_id.committed_leader_id().term);
                 // Plant: a new leader gives every lease its whole TTL again.
-                planted!("ttls-begin-anew-at-election" => { plants::renew_all(&mut self.registry); });
+                planted!("ttls-begin-anew-at-election" => { super::plants::renew_all(&mut self.registry); });
                 self.progress.term_opened(term, self.registry.state().clock());
             }
             EntryPayload::Normal(entry) => {
                 // Plant: this node applies something else than the others.
                 applied = planted!(
                     "applied-differently",
-                    self.registry.apply(&plants::differing(entry.entry())),
+                    self.registry.apply(&super::plants::differing(entry.entry())),
                     self.registry.apply(entry.entry())
                 );
                 self.progress.grew(entry.size_bytes(), entry.entry().renewals.len());
@@ -175,7 +175,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
             Registry::from_state(state.clone())
         );
         // Plant: after a restart the end of what the snapshot holds is applied again.
-        self.applied = planted!("applied-again-after-restart", plants::rewound(meta), meta.last_log_id);
+        self.applied = planted!(
+            "applied-again-after-restart",
+            super::plants::rewound(meta),
+            meta.last_log_id
+        );
         self.membership = meta.last_membership.clone();
         self.progress.snapshot_begun();
         self.progress.snapshot_built(file.size_bytes);

@@ -81,7 +81,7 @@ impl Work<'_> {
         while let Some((deadline, id)) = self.due.earliest(&self.state.leases) {
             let removals = self.state.leases.row(id).map_or(0, |row| row.instances).max(1);
             // Plant: leases live longer than they may.
-            let deadline = planted!("lease-outlives-its-deadline", deadline.after(OVERTIME), deadline);
+            planted!("lease-outlives-its-deadline", let deadline = deadline.after(OVERTIME));
             let is_first = left == REMOVALS_PER_ENTRY;
             if deadline >= self.state.clock || (removals > left && !is_first) {
                 return;

@@ -262,6 +262,8 @@ impl Restore {
     }
 
     fn finish(mut self) -> Result<State, Corrupt> {
+        // Plant: the revision is made up from the records that are there, whatever was removed after them.
+        planted!("revision-from-the-records" => { self.state.revision = self.newest_record(); });
         for staged in self.leases {
             let holding = if staged.own {
                 let key = staged.keys.into_iter().next();
@@ -274,8 +276,6 @@ impl Restore {
                 .leases
                 .insert(staged.lease_id, holding, staged.ttl, staged.deadline);
         }
-        // Plant: the revision is made up from the records that are there, whatever was removed after them.
-        planted!("revision-from-the-records" => { self.state.revision = self.newest_record(); });
         Ok(self.state)
     }
 }

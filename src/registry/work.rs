@@ -66,7 +66,7 @@ impl Work<'_> {
             None => before.spec.incarnation.0.checked_sub(1).map(Incarnation),
         };
         // Plant: nothing keeps an ended life from coming back.
-        let fence = planted!("ended-life-not-fenced", None, fence);
+        planted!("ended-life-not-fenced", let fence = None);
         if let Some(incarnation) = fence {
             let (clock, limit) = (self.state.clock, self.state.settings.max_fences);
             self.state.fences.raise(key, incarnation, clock, limit);
@@ -91,7 +91,7 @@ impl Work<'_> {
         };
         let keys = holding.keys();
         // Plant: an instance outlives its lease.
-        let keys = planted!("instance-outlives-its-lease", keys.into_iter().skip(1).collect(), keys);
+        planted!("instance-outlives-its-lease", let keys = keys.into_iter().skip(1).collect());
         for key in keys {
             self.remove(self.state.revision, &key, removal);
             // Plant: the instances of a lease leave one after the other.

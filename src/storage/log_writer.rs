@@ -333,7 +333,7 @@ impl Shared {
         // Plant: what waits for the disk is told that it is there.
         let written = write(database, &batch, planted!("log-sync-skipped", false, sync));
         // Plant: a failed write or sync is shrugged off.
-        let written = planted!("write-error-ignored", written.or(Ok(())), written);
+        planted!("write-error-ignored", let written = written.or(Ok(())));
         {
             let mut inner = self.lock();
             inner.writing_since = None;

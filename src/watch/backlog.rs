@@ -152,7 +152,7 @@ impl Queue {
             .take_while(|waiting| waiting.record.revision() == revision)
             .count();
         // Plant: one revision is given in parts.
-        let count = planted!("revision-in-parts", 1, count);
+        planted!("revision-in-parts", let count = 1);
         let step: Vec<_> = self.waiting.drain(..count).collect();
         let taken: usize = step
             .iter()

@@ -78,7 +78,7 @@ impl History {
     /// The changes after a revision; `None` when some of them are gone.
     pub(super) fn since(&self, after: Revision) -> Option<Stretch> {
         // Plant: a watch is resumed where the history is gone, as if nothing were missing.
-        let after = planted!("compaction-not-noticed", after.max(self.floor), after);
+        planted!("compaction-not-noticed", let after = after.max(self.floor));
         if after < self.floor {
             return None;
         }
