@@ -91,9 +91,14 @@ pub(super) fn config(options: &RaftOptions) -> Result<Arc<Config>, StartError> {
         quorum_loss_probe_interval: Some(millis(QUORUM_PROBE.max(2 * election_max))),
         // Snapshots are triggered by this room, by bytes and renewals.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: options.kept_behind_snapshot,
+        // Likewise: with so little log kept, a node that was away needs a snapshot.
+        max_in_snapshot_log_to_keep: planted!("snapshots-often", 50, options.kept_behind_snapshot),
         replication_lag_threshold: LAG_MAX,
-        purge_batch_size: PURGE_BATCH.min(options.kept_behind_snapshot / 2 + 1),
+        purge_batch_size: planted!(
+            "snapshots-often",
+            10,
+            PURGE_BATCH.min(options.kept_behind_snapshot / 2 + 1)
+        ),
         max_payload_entries: APPEND_MAX_RECORDS,
         api_channel_size: Some(CORE_QUEUE_MAX),
         // A node whose log went back is quarantined (see `quarantine.rs`), never taken back in silence.
