@@ -5,18 +5,24 @@
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 mod plants;
+#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+mod recorder;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod traffic;
 
-use clap::Parser as _;
+use std::process::ExitCode;
 
-/// Proven under faults.
-#[derive(Debug, clap::Parser)]
-enum Faults {
-    /// Switches each planted bug on and waits until its checker catches it.
+use clap::Parser;
+
+/// Harms clusters, and checks what clients saw
+#[derive(Parser)]
+enum Command {
+    /// Planted bugs, each until its checker catches it
     Plants(plants::Arguments),
 }
 
-fn main() -> std::process::ExitCode {
-    match Faults::parse() {
-        Faults::Plants(arguments) => plants::run(&arguments),
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Plants(arguments) => plants::run(&arguments),
     }
 }
