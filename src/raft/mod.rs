@@ -41,7 +41,7 @@ mod types;
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError};
 pub use handle::{Committed, Raft};
 pub use leadership::{Lead, Leadership};
-pub use options::{RaftOptions, Timings};
+pub use options::{KEPT_BEHIND_SNAPSHOT, RaftOptions, SNAPSHOT_AFTER_BYTES, Timings};
 pub use status::{MemberProgress, RaftStatus, Role};
 
 type Core = openraft::Raft<types::TypeConfig, machine::Machine>;

@@ -9,7 +9,9 @@ use super::StartError;
 use crate::storage::Identity;
 
 /// Log records that are kept behind a snapshot, if nothing else is asked for.
-const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
+pub const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
+/// Bytes of log after which a snapshot is due, if nothing else is asked for.
+pub const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;
 /// A learner is taken to have caught up within this. More than lies between two snapshots never matters.
 const LAG_MAX: u64 = 10_000_000;
 /// Purging waits until it is worth a range deletion.
@@ -52,6 +54,8 @@ pub struct RaftOptions {
     pub timings: Timings,
     /// Log records that are kept behind a snapshot, so that a follower that was away for a while needs no transfer.
     pub kept_behind_snapshot: u64,
+    /// A snapshot is due after so many bytes of log, or as many as the last one has, whichever is more.
+    pub snapshot_after_bytes: u64,
     /// Where all of it runs: threads of its own, so that the load of clients can't delay a heartbeat.
     pub runtime: Handle,
 }
@@ -64,6 +68,7 @@ impl RaftOptions {
             identity,
             timings: Timings::default(),
             kept_behind_snapshot: KEPT_BEHIND_SNAPSHOT,
+            snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
             runtime,
         }
     }
@@ -91,14 +96,9 @@ pub(super) fn config(options: &RaftOptions) -> Result<Arc<Config>, StartError> {
         quorum_loss_probe_interval: Some(millis(QUORUM_PROBE.max(2 * election_max))),
         // Snapshots are triggered by this room, by bytes and renewals.
         snapshot_policy: SnapshotPolicy::Never,
-        // Likewise: with so little log kept, a node that was away needs a snapshot.
-        max_in_snapshot_log_to_keep: planted!("snapshots-often", 50, options.kept_behind_snapshot),
+        max_in_snapshot_log_to_keep: options.kept_behind_snapshot,
         replication_lag_threshold: LAG_MAX,
-        purge_batch_size: planted!(
-            "snapshots-often",
-            10,
-            PURGE_BATCH.min(options.kept_behind_snapshot / 2 + 1)
-        ),
+        purge_batch_size: PURGE_BATCH.min(options.kept_behind_snapshot / 2 + 1),
         max_payload_entries: APPEND_MAX_RECORDS,
         api_channel_size: Some(CORE_QUEUE_MAX),
         // A node whose log went back is quarantined (see `quarantine.rs`), never taken back in silence.

@@ -5,6 +5,7 @@
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 mod plants;
+mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -19,10 +20,13 @@ use clap::Parser;
 enum Command {
     /// Planted bugs, each until its checker catches it
     Plants(plants::Arguments),
+    /// Real processes
+    Run(processes::Arguments),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Plants(arguments) => plants::run(&arguments),
+        Command::Run(arguments) => processes::run(&arguments),
     }
 }

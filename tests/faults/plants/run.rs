@@ -9,9 +9,6 @@ use std::{
 
 use super::{Harness, PLANTS, Plant, crash, directed, lone::Failure};
 
-/// Marks in `src/` that break nothing: they make rare things frequent, for harnesses that could not wait for them.
-pub(crate) const KNOBS: &[&str] = &["snapshots-often"];
-
 /// What `faults plants` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -54,9 +51,6 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         crash::POINTS
             .iter()
             .for_each(|point| say(&format!("{:36} crash      the process ends there", point.name)));
-        KNOBS
-            .iter()
-            .for_each(|knob| say(&format!("{knob:36} knob       breaks nothing")));
         return ExitCode::SUCCESS;
     }
     if !fail::has_failpoints() {

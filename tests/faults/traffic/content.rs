@@ -39,7 +39,10 @@ pub(super) fn key(service: &str, id: &str) -> Key {
 /// A key that many clients contend for.
 pub(super) fn shared_key(rng: &mut StdRng, options: &Options) -> Key {
     let service = any_service(rng, options);
-    key(&service, &format!("i{}", rng.random_range(0..options.shared_ids.max(1))))
+    key(
+        &service,
+        &format!("i{}", rng.random_range(0..options.shared_ids.max(1))),
+    )
 }
 
 /// A lease's id of a caller's own.
@@ -203,7 +206,10 @@ mod tests {
         let mut instance = looks.instance("default/web-0/i1", 7, "3-4");
         (instance.create_revision, instance.mod_revision) = (5, 6);
         let first = record(instance.clone());
-        assert_eq!((first.mark.as_str(), first.incarnation, first.mod_revision), ("3-4", 7, 6));
+        assert_eq!(
+            (first.mark.as_str(), first.incarnation, first.mod_revision),
+            ("3-4", 7, 6)
+        );
         assert!(first.digest > UNREADABLE);
         instance.weight = Some(3);
         assert_ne!(record(instance).digest, first.digest);

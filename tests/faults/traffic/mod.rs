@@ -34,6 +34,8 @@ mod verdict;
 mod watcher;
 mod zombie;
 
+#[cfg(test)]
+mod tests;
 
 use std::{ops::Range, time::Duration};
 
@@ -95,7 +97,11 @@ impl Kind {
             Self::Editor,
             Self::Watcher,
         ];
-        Self::ALL.into_iter().chain(again.into_iter().cycle()).take(clients).collect()
+        Self::ALL
+            .into_iter()
+            .chain(again.into_iter().cycle())
+            .take(clients)
+            .collect()
     }
 }
 

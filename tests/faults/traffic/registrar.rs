@@ -5,8 +5,8 @@ use std::time::Duration;
 use rand::Rng as _;
 use tokio::time::Instant;
 
-use super::session::{Logical, Session, is_rejected, record_of};
 use super::content;
+use super::session::{Logical, Session, is_rejected, record_of};
 use crate::history::{Answer, Hold, Key, RenewOutcome, Reply, Request};
 
 /// Instances at a time.
@@ -186,7 +186,9 @@ async fn change(session: &mut Session, life: &mut Life) {
     }
     let ttl_ms = millis(life.ttl);
     let hold = match life.register.request {
-        Request::Register { hold: Hold::Permanent, .. } => Hold::Permanent,
+        Request::Register {
+            hold: Hold::Permanent, ..
+        } => Hold::Permanent,
         _ => Hold::Own { ttl_ms },
     };
     life.register = session.register(&life.key, life.incarnation, hold, None);

@@ -209,12 +209,7 @@ fn send_all(
 }
 
 /// Takes in an answer. One to a message that was never sent is recorded as nothing: no call waits for it.
-fn take(
-    session: &mut Session,
-    kept: &Kept,
-    response: v1::RenewResponse,
-    under_way: &mut BTreeMap<i64, OpenCall>,
-) {
+fn take(session: &mut Session, kept: &Kept, response: v1::RenewResponse, under_way: &mut BTreeMap<i64, OpenCall>) {
     let Some(open) = under_way.remove(&response.seq) else {
         return;
     };

@@ -60,7 +60,10 @@ async fn grant(session: &mut Session, kept: &Kept) {
     kept.add(lease);
     if session.rng.random_bool(0.5) {
         let service = content::any_service(&mut session.rng, &session.options);
-        let key = content::key(&service, &format!("r{}-{}", session.number, session.rng.random_range(0..20)));
+        let key = content::key(
+            &service,
+            &format!("r{}-{}", session.number, session.rng.random_range(0..20)),
+        );
         let incarnation = session.incarnation();
         let mut register = session.register(&key, incarnation, Hold::Lease(lease), None);
         session.settle(&mut register, TRIES).await;

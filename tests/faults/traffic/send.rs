@@ -251,7 +251,11 @@ async fn list_whole(
 
 /// How to read, as the wire has it.
 pub(super) fn read_options(stale: bool, max_age_ns: Option<u64>, min_revision: i64) -> v1::ReadOptions {
-    let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
+    let consistency = if stale {
+        Consistency::Stale
+    } else {
+        Consistency::Linearizable
+    };
     v1::ReadOptions {
         consistency: consistency.into(),
         max_age: max_age_ns.map(|ns| span_to_proto(Duration::from_nanos(ns))),

@@ -117,7 +117,13 @@ pub(super) struct OpenWatch {
 
 impl OpenWatch {
     /// Begins now: before the first byte can leave.
-    pub(super) fn begin(recorder: &Recorder, watcher: u64, node: Option<String>, selector: Selector, start: Start) -> Self {
+    pub(super) fn begin(
+        recorder: &Recorder,
+        watcher: u64,
+        node: Option<String>,
+        selector: Selector,
+        start: Start,
+    ) -> Self {
         Self {
             recorder: recorder.clone(),
             stream: Some(WatchStream {

@@ -166,6 +166,11 @@ mod tests {
         let mut leases = roster::wire::v1::leases_client::LeasesClient::new(channel);
         let refused = leases.revoke_lease(roster::wire::v1::RevokeLeaseRequest { lease_id: 1 });
         let answer = of_write(&refused.await.unwrap_err());
-        assert_eq!(answer, Answer::Failed { reason: UNREACHABLE.into() });
+        assert_eq!(
+            answer,
+            Answer::Failed {
+                reason: UNREACHABLE.into()
+            }
+        );
     }
 }

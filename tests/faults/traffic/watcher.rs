@@ -40,7 +40,11 @@ impl Wanted {
         Self {
             watcher: session.recorder.next_id(),
             selector: any_selector(&mut session.rng, &session.options),
-            start: if session.rng.random_bool(0.2) { Start::Now } else { Start::Snapshot },
+            start: if session.rng.random_bool(0.2) {
+                Start::Now
+            } else {
+                Start::Snapshot
+            },
             max_age: [None, None, Some(Duration::ZERO), Some(ms(1_000)), Some(ms(3_000))]
                 [session.rng.random_range(0..5)],
             interval: [ms(100), ms(500), ms(2_000)][session.rng.random_range(0..3)],

@@ -42,7 +42,11 @@ async fn haunt(session: &mut Session, key: Key) {
         session.think().await;
     }
     // Each life is deregistered by one call: first the late one, or first the living one.
-    let order = if session.rng.random_bool(0.5) { [first, second] } else { [second, first] };
+    let order = if session.rng.random_bool(0.5) {
+        [first, second]
+    } else {
+        [second, first]
+    };
     for incarnation in order {
         if session.rng.random_bool(0.8) {
             deregister(session, &key, incarnation).await;
