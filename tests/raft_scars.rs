@@ -149,7 +149,7 @@ async fn a_follower_killed_again_and_again_while_snapshots_come_is_never_mixed()
         purge_beyond(&cluster, LogIndex(last.0 - 50)).await;
         cluster.start(follower).await;
         // Somewhere between the first connection and the end of the installation.
-        tokio::time::sleep(Duration::from_micros(random.random_range(0..150_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..500_000))).await;
         let view = cluster.node(follower).hub.view();
         // Every register is one revision and one instance: a mixture would show another number of them.
         assert_eq!(

@@ -8,6 +8,8 @@
 mod crash;
 mod directed;
 mod lone;
+mod power;
+mod rigs;
 mod run;
 mod table;
 

@@ -44,6 +44,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // In a build with the feature `failpoints`: the plants that the environment names.
+    let _planted = fail::FailScenario::setup();
     if std::env::var_os("RUST_LOG").is_some() {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -71,10 +73,17 @@ fn main() -> ExitCode {
     if let Some(path) = &arguments.history
         && let Err(error) = outcome.history.write(path)
     {
-        println!("{}", serde_json::json!({ "seed": plan.seed, "setup": error.to_string() }));
+        println!(
+            "{}",
+            serde_json::json!({ "seed": plan.seed, "setup": error.to_string() })
+        );
         return ExitCode::from(2);
     }
     let report = sim::Report::new(&plan, &outcome);
     println!("{}", serde_json::to_string(&report).expect("a report is JSON"));
-    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -17,7 +17,7 @@ const REGISTERS: u64 = 30;
 /// Snapshots after which a node that should have died gives up.
 const SNAPSHOTS: u64 = 3;
 /// The environment in which `fail` finds what to switch on.
-const SWITCH: &str = "FAILPOINTS";
+pub(super) const SWITCH: &str = "FAILPOINTS";
 
 /// One step at which the process may end.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +141,9 @@ fn child(part: &str, folder: &Path, switch: Option<&str>) -> Result<Output, Fail
 pub(super) fn play(part: &str, folder: &Path) -> Result<(), Failure> {
     let _switched = fail::FailScenario::setup();
     roster::telemetry::abort_on_panic();
+    if part == "power" {
+        return super::power::write_on_the_disk(folder);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

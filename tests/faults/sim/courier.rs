@@ -62,7 +62,11 @@ impl Courier {
 
     fn note(&self, what: &str, from: NodeId, message: &impl Message) {
         let bytes = message.encode_to_vec();
-        self.trace.note(format_args!("{} gets {what} of {from}: {:016x}", self.name, digest(&bytes)));
+        self.trace.note(format_args!(
+            "{} gets {what} of {from}: {:016x}",
+            self.name,
+            digest(&bytes)
+        ));
     }
 
     /// How long after the first time it comes again; `None` = it does not.

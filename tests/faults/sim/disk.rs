@@ -341,7 +341,11 @@ impl Disk {
             }
             if std::mem::take(&mut inner.fails) {
                 let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(io::Error::other("simulated EIO"));
-                let error = StorageError::Failed { path: PathBuf::from("log"), action: "sync", source };
+                let error = StorageError::Failed {
+                    path: PathBuf::from("log"),
+                    action: "sync",
+                    source,
+                };
                 inner.stopped = Some(error.clone());
                 // The record of a failed sync may be there all the same: the queue stays for the crash that follows.
                 let done: Vec<Done> = inner.queue.iter_mut().filter_map(|w| Some(w.done.take()?.0)).collect();
@@ -405,7 +409,11 @@ impl LogStorage for SimulatedLog {
         let expected = {
             let inner = self.0.lock();
             let anywhere = inner.view.records.is_empty() && !inner.view.is_purged;
-            if anywhere { records.first().map_or(0, |first| first.index) } else { inner.view.end() }
+            if anywhere {
+                records.first().map_or(0, |first| first.index)
+            } else {
+                inner.view.end()
+            }
         };
         if let Some((expected, record)) = (expected..).zip(&records).find(|(due, record)| record.index != *due) {
             let found = record.index;
@@ -450,7 +458,10 @@ impl LogStorage for SimulatedLog {
             if !records.is_empty() && bytes > max_bytes {
                 break;
             }
-            records.push(Record { index, bytes: record.clone() });
+            records.push(Record {
+                index,
+                bytes: record.clone(),
+            });
         }
         Ok(records)
     }

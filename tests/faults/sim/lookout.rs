@@ -53,7 +53,10 @@ impl Lookout {
             let status = running.node.raft().status();
             let seen = self.nodes[at];
             if status.term < seen.term {
-                return Err(format!("R1: {} was in term {}, and is in {}", machine.name, seen.term.0, status.term.0));
+                return Err(format!(
+                    "R1: {} was in term {}, and is in {}",
+                    machine.name, seen.term.0, status.term.0
+                ));
             }
             let same_life = running.life == seen.life;
             if same_life && (status.committed_index < seen.committed || status.applied_index < seen.applied) {
@@ -86,27 +89,41 @@ impl Lookout {
         self.highest = self.highest.max(through);
         for index in from..=through {
             // One that was purged since, or came with a snapshot, is not there to be compared.
-            let Some(record) = machine.disk.record(index) else { continue };
+            let Some(record) = machine.disk.record(index) else {
+                continue;
+            };
             let record = digest(&record);
             let known = *self.committed.entry(index).or_insert(record);
             if known != record {
-                return Err(format!("D2: {} commits another record at {index} than was committed there", machine.name));
+                return Err(format!(
+                    "D2: {} commits another record at {index} than was committed there",
+                    machine.name
+                ));
             }
         }
         Ok(())
     }
 
     fn lies_on_a_majority(&self, machines: &[Machine], leader: &Machine, index: u64) -> Result<(), String> {
-        let Some(&record) = self.committed.get(&index) else { return Ok(()) };
+        let Some(&record) = self.committed.get(&index) else {
+            return Ok(());
+        };
         let holds = |machine: &&Machine| match machine.disk.holding(index) {
             Holding::Record(bytes) => digest(&bytes) == record,
             Holding::Purged => true,
             Holding::Nothing => false,
         };
-        let holders: Vec<&str> = machines.iter().filter(holds).map(|machine| machine.name.as_str()).collect();
+        let holders: Vec<&str> = machines
+            .iter()
+            .filter(holds)
+            .map(|machine| machine.name.as_str())
+            .collect();
         if holders.len() > machines.len() / 2 {
             return Ok(());
         }
-        Err(format!("D2: {} calls {index} committed, and it lies synced on {holders:?} alone", leader.name))
+        Err(format!(
+            "D2: {} calls {index} committed, and it lies synced on {holders:?} alone",
+            leader.name
+        ))
     }
 }

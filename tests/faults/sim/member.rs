@@ -175,7 +175,13 @@ impl Machine {
             clock,
             quorum_timeout: timings.election_max,
         });
-        let courier = Courier::new(&self.name, raft.clone(), self.trace.clone(), self.twice.clone(), self.seed ^ life);
+        let courier = Courier::new(
+            &self.name,
+            raft.clone(),
+            self.trace.clone(),
+            self.twice.clone(),
+            self.seed ^ life,
+        );
         service.take_seat(Seat {
             cluster_id: self.cluster_id,
             node_id: self.node_id,
@@ -199,7 +205,9 @@ impl Machine {
         let covered = snapshots.latest().map(|latest| latest.index);
         if self.disk.purged_through() > covered {
             let purged = self.disk.purged_through();
-            return Err(format!("the log was purged through {purged:?}, the snapshot covers {covered:?}"));
+            return Err(format!(
+                "the log was purged through {purged:?}, the snapshot covers {covered:?}"
+            ));
         }
         let hub = Hub::new(HubLimits::default());
         let peers = Peers::new(PeersConfig {
@@ -243,7 +251,10 @@ async fn serve_clients(node: Node) -> io::Result<()> {
         let (connection, service) = (connection?, TowerToHyperService::new(router.clone()));
         tokio::spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new()).http2_only();
-            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX);
             // A connection that broke is the other end's business.
             let _broken = builder.serve_connection(TokioIo::new(connection), service).await;
         });

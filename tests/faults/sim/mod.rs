@@ -145,7 +145,11 @@ fn run(plan: &Plan, world: &mut World, recorder: &Recorder, recovered: &mut Opti
     }
 
     nemesis.heal(world);
-    let harmed = if world.rng_says_so(1, 2) { nemesis.harm_a_minority(world) } else { Vec::new() };
+    let harmed = if world.rng_says_so(1, 2) {
+        nemesis.harm_a_minority(world)
+    } else {
+        Vec::new()
+    };
     *recovered = Some(commits(world, &harmed)?);
     nemesis.heal(world);
     let until = world.now() + AFTER_HEALING;
@@ -157,7 +161,9 @@ fn run(plan: &Plan, world: &mut World, recorder: &Recorder, recovered: &mut Opti
     let until = world.now() + STOPS_WITHIN;
     while !world.step()? {
         if world.now() >= until {
-            return Err(format!("A2: a client was told to stop and did not within {STOPS_WITHIN:?}"));
+            return Err(format!(
+                "A2: a client was told to stop and did not within {STOPS_WITHIN:?}"
+            ));
         }
     }
     settle(world)?;
@@ -197,7 +203,9 @@ fn start_clients(plan: &Plan, world: &mut World, recorder: &Recorder, stop: &Can
 
 fn target(plan: &Plan, world: &World, host: &str) -> Target {
     let node = |number: usize| {
-        let uri = format!("http://n{number}:{CLIENT_PORT}").parse().expect("a host and a port are a URI");
+        let uri = format!("http://n{number}:{CLIENT_PORT}")
+            .parse()
+            .expect("a host and a port are a URI");
         (format!("n{number}"), uri)
     };
     Target {
@@ -239,7 +247,10 @@ fn settle(world: &mut World) -> Result<(), String> {
     while !world.is_settled() {
         world.step()?;
         if world.now() >= until {
-            return Err(format!("D1: the nodes did not come together within {SETTLES_WITHIN:?}: {}", world.status()));
+            return Err(format!(
+                "D1: the nodes did not come together within {SETTLES_WITHIN:?}: {}",
+                world.status()
+            ));
         }
     }
     Ok(())
@@ -255,7 +266,10 @@ fn ask_for_everything(plan: &Plan, world: &mut World, recorder: &Recorder) -> Re
         }
         for (node, uri) in &target.nodes {
             let endpoint = uri.to_string().parse::<client::Endpoint>()?;
-            let options = client::Options { connector: target.connector.clone(), ..client::Options::default() };
+            let options = client::Options {
+                connector: target.connector.clone(),
+                ..client::Options::default()
+            };
             let answer = Client::new(endpoint.into(), options).state_hash(0).await?;
             recorder.record(Event::StateHash(NodeHash {
                 node: node.clone(),
@@ -269,7 +283,9 @@ fn ask_for_everything(plan: &Plan, world: &mut World, recorder: &Recorder) -> Re
     let until = world.now() + ENDS_WITHIN;
     while !world.step()? {
         if world.now() >= until {
-            return Err(format!("A1: the last questions were not answered within {ENDS_WITHIN:?}"));
+            return Err(format!(
+                "A1: the last questions were not answered within {ENDS_WITHIN:?}"
+            ));
         }
     }
     Ok(())

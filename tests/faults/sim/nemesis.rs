@@ -135,7 +135,9 @@ impl Nemesis {
         Self {
             harms,
             pause_ms: *[150, 400, 900, 2_000].choose(&mut world.rng).expect("there are some"),
-            last_ms: *[300, 1_000, 2_500, 5_000].choose(&mut world.rng).expect("there are some"),
+            last_ms: *[300, 1_000, 2_500, 5_000]
+                .choose(&mut world.rng)
+                .expect("there are some"),
             active: Vec::new(),
             next: Duration::from_millis(1_200),
             snapshot_every: Duration::from_millis(world.rng.random_range(100..1_500)),
@@ -147,7 +149,9 @@ impl Nemesis {
     /// To be called before each step.
     pub(super) fn act(&mut self, world: &mut World) {
         let now = world.now();
-        let (over, still) = std::mem::take(&mut self.active).into_iter().partition(|active| active.until <= now);
+        let (over, still) = std::mem::take(&mut self.active)
+            .into_iter()
+            .partition(|active| active.until <= now);
         self.active = still;
         let over: Vec<Active> = over;
         for active in over {
@@ -166,7 +170,11 @@ impl Nemesis {
                 self.begin(world, harm, lasts);
             }
             // One fault on another: now and then the next comes at once.
-            let pause = if world.rng.random_ratio(1, 4) { 0 } else { world.rng.random_range(0..=2 * self.pause_ms) };
+            let pause = if world.rng.random_ratio(1, 4) {
+                0
+            } else {
+                world.rng.random_range(0..=2 * self.pause_ms)
+            };
             self.next = now + Duration::from_millis(pause);
         }
     }
@@ -187,7 +195,10 @@ impl Nemesis {
         let harmed = world.some_nodes(count);
         for &at in &harmed {
             let name = world.name(at);
-            let others: Vec<String> = (0..world.machines.len()).filter(|o| *o != at).map(|o| world.name(o)).collect();
+            let others: Vec<String> = (0..world.machines.len())
+                .filter(|o| *o != at)
+                .map(|o| world.name(o))
+                .collect();
             let deaf: Vec<_> = others.iter().map(|other| (other.clone(), name.clone())).collect();
             let dumb: Vec<_> = others.iter().map(|other| (name.clone(), other.clone())).collect();
             let (kind, undo) = match world.rng.random_range(0..6) {
@@ -230,12 +241,18 @@ impl Nemesis {
                 let rest: Vec<usize> = (0..nodes).filter(|at| *at != bridge).collect();
                 let (left, right) = rest.split_at(rest.len() / 2);
                 let ways = between(world, left, right);
-                (rest.clone(), cut(world, ways), format!("through {}", world.name(bridge)))
+                (
+                    rest.clone(),
+                    cut(world, ways),
+                    format!("through {}", world.name(bridge)),
+                )
             }
             Harm::Ring => {
                 // Each node hears its neighbours only.
                 let apart = |a: usize, b: usize| a != b && (a + 1) % nodes != b && (b + 1) % nodes != a;
-                let pairs = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b))).filter(|(a, b)| apart(*a, *b));
+                let pairs = (0..nodes)
+                    .flat_map(|a| (0..nodes).map(move |b| (a, b)))
+                    .filter(|(a, b)| apart(*a, *b));
                 let ways: Vec<_> = pairs.map(|(a, b)| (world.name(a), world.name(b))).collect();
                 ((0..nodes).collect(), cut(world, ways), String::new())
             }
@@ -260,8 +277,10 @@ impl Nemesis {
             Harm::Delay => {
                 let at = world.some_node();
                 let late = Duration::from_millis(world.rng.random_range(10..250));
-                let pairs: Vec<_> =
-                    (0..nodes).filter(|o| *o != at).map(|other| (world.name(at), world.name(other))).collect();
+                let pairs: Vec<_> = (0..nodes)
+                    .filter(|o| *o != at)
+                    .map(|other| (world.name(at), world.name(other)))
+                    .collect();
                 for (a, b) in &pairs {
                     world.sim.set_link_max_message_latency(a.as_str(), b.as_str(), late);
                 }
@@ -340,7 +359,11 @@ impl Nemesis {
             }
         };
         let names = hit.iter().map(|at| world.name(*at)).collect();
-        let until = if harm.is_instant() { world.now() } else { world.now() + lasts };
+        let until = if harm.is_instant() {
+            world.now()
+        } else {
+            world.now() + lasts
+        };
         self.note(world, harm.name(), names, until, undo, &details);
     }
 
@@ -372,7 +395,9 @@ impl Nemesis {
             Undo::Mend(ways) => ways.iter().for_each(|(from, to)| world.ways.mend(&world.sim, from, to)),
             Undo::Release(pairs) => pairs.iter().for_each(|(a, b)| world.ways.release(&world.sim, a, b)),
             Undo::Hasten(pairs) => pairs.iter().for_each(|(a, b)| {
-                world.sim.set_link_max_message_latency(a.as_str(), b.as_str(), LATENCY_MAX);
+                world
+                    .sim
+                    .set_link_max_message_latency(a.as_str(), b.as_str(), LATENCY_MAX);
             }),
             Undo::Disk(at) => {
                 world.machines[at].disk.set_slow(None);

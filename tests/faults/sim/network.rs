@@ -33,7 +33,10 @@ impl Streams {
                 let port = uri.port_u16().unwrap_or_default();
                 let broken = streams.token(&from, &to);
                 let stream = TcpStream::connect((to.as_str(), port)).await?;
-                Ok(Breakable { stream, broken: Box::pin(broken.cancelled_owned()) })
+                Ok(Breakable {
+                    stream,
+                    broken: Box::pin(broken.cancelled_owned()),
+                })
             }
         })
     }

@@ -63,7 +63,9 @@ impl Report {
             };
             *report.calls.entry(became.to_owned()).or_default() += 1;
         }
-        report.calls.insert("watches".to_owned(), outcome.history.watches.len() as u64);
+        report
+            .calls
+            .insert("watches".to_owned(), outcome.history.watches.len() as u64);
         if let Some(problem) = &outcome.problem {
             let (checker, story) = problem.split_once(": ").unwrap_or(("problem", problem));
             report.violations.push((checker.to_owned(), story.to_owned()));

@@ -138,7 +138,12 @@ impl World {
                 self.exited.push((at, again));
             }
         }
-        let due: Vec<usize> = self.exited.iter().filter(|(_, again)| *again <= now).map(|(at, _)| *at).collect();
+        let due: Vec<usize> = self
+            .exited
+            .iter()
+            .filter(|(_, again)| *again <= now)
+            .map(|(at, _)| *at)
+            .collect();
         self.exited.retain(|(_, again)| *again > now);
         for at in due {
             self.start(at);
@@ -169,20 +174,30 @@ impl World {
             let status = self.machines[at].running()?.node.raft().status();
             (status.role == Role::Leader).then_some((status.term, Reverse(at)))
         };
-        (0..self.machines.len()).filter_map(leads).max().map(|(_, Reverse(at))| at)
+        (0..self.machines.len())
+            .filter_map(leads)
+            .max()
+            .map(|(_, Reverse(at))| at)
     }
 
     /// Some node; half of the time the one that leads.
     pub(super) fn some_node(&mut self) -> usize {
         let chosen = self.rng.random_range(0..self.machines.len());
-        if self.rng.random() { self.leader().unwrap_or(chosen) } else { chosen }
+        if self.rng.random() {
+            self.leader().unwrap_or(chosen)
+        } else {
+            chosen
+        }
     }
 
     /// So many nodes, the leader among them half of the time.
     pub(super) fn some_nodes(&mut self, count: usize) -> Vec<usize> {
         let first = self.some_node();
         let others: Vec<usize> = (0..self.machines.len()).filter(|at| *at != first).collect();
-        let mut chosen: Vec<usize> = others.choose_multiple(&mut self.rng, count.saturating_sub(1)).copied().collect();
+        let mut chosen: Vec<usize> = others
+            .choose_multiple(&mut self.rng, count.saturating_sub(1))
+            .copied()
+            .collect();
         chosen.push(first);
         chosen.sort_unstable();
         chosen
@@ -201,10 +216,10 @@ impl World {
         };
         let sets = 0_u32..1 << self.machines.len();
         let members = |set: u32| (0..self.machines.len()).filter(move |at| set >> at & 1 == 1);
-        let connected = |set: &u32| {
-            members(*set).all(|a| works(&a) && members(*set).all(|b| reach(a, b)))
-        };
-        let largest = sets.filter(connected).max_by_key(|set| (set.count_ones(), Reverse(*set)));
+        let connected = |set: &u32| members(*set).all(|a| works(&a) && members(*set).all(|b| reach(a, b)));
+        let largest = sets
+            .filter(connected)
+            .max_by_key(|set| (set.count_ones(), Reverse(*set)));
         members(largest.unwrap_or(0)).collect()
     }
 
