@@ -3,13 +3,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod check;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod traffic;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod witness;
 
 use std::process::ExitCode;
 
@@ -20,6 +26,8 @@ use clap::Parser;
 enum Command {
     /// Planted bugs, each until its checker catches it
     Plants(plants::Arguments),
+    /// Recorded histories
+    Check(check::Arguments),
     /// Real processes
     Run(processes::Arguments),
 }
@@ -27,6 +35,7 @@ enum Command {
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Plants(arguments) => plants::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
     }
 }

@@ -10,10 +10,7 @@ use std::{sync::Arc, time::Duration};
 use rand::Rng as _;
 use roster::{
     client::{Client, Endpoint, Options, Registration, RegistrationState, WatchEvent, Watcher},
-    wire::{
-        error::Reason,
-        v1::{self, watch_request::Start as WireStart},
-    },
+    wire::v1::{self, watch_request::Start as WireStart},
 };
 use tokio::time::Instant;
 
@@ -22,7 +19,7 @@ use super::{
     send::{NONSENSE, age_ns, read_options},
     session::{Logical, OpenCall, Session},
     steps::{Gathered, OpenWatch, Taken},
-    verdict::of_library,
+    verdict::{LIBRARY, of_library},
 };
 use crate::history::{Answer, At, Event, Held, Hold, MARK, Reply, Request, Selector, Start};
 
@@ -175,31 +172,40 @@ impl Life {
     /// Deregisters, or forgets it: then it expires.
     async fn end(mut self, session: &mut Session) {
         self.claimed(session);
-        if session.rng.random_bool(0.4) {
-            return;
+        if session.rng.random_bool(0.6) {
+            let mut deregister = session.call(Request::Deregister {
+                key: self.key.clone(),
+                incarnation: self.incarnation,
+                expected: None,
+            });
+            let open = session.begin(&mut deregister, None);
+            open.end(closed(self.registration).await);
+        } else {
+            drop(self.registration);
         }
-        let mut deregister = session.call(Request::Deregister {
-            key: self.key.clone(),
-            incarnation: self.incarnation,
-            expected: None,
-        });
-        let open = session.begin(&mut deregister, None);
-        let answer = match self.registration.close().await {
-            Ok(v1::DeregisterResponse {
-                header: Some(header),
-                existed,
-            }) => Answer::Done {
-                revision: header.revision,
-                term: header.term,
-                reply: Reply::Gone { existed },
-            },
-            // Fenced, or never registered: the library tells neither.
-            Ok(_) => Answer::Unknown {
-                reason: Reason::Fenced.name().to_owned(),
-            },
-            Err(error) => of_library(&error, false),
-        };
-        open.end(answer);
+        for (_, open) in self.wanted {
+            open.end(Answer::Unknown {
+                reason: LIBRARY.to_owned(),
+            });
+        }
+    }
+}
+
+async fn closed(registration: Registration) -> Answer {
+    match registration.close().await {
+        Ok(v1::DeregisterResponse {
+            header: Some(header),
+            existed,
+        }) => Answer::Done {
+            revision: header.revision,
+            term: header.term,
+            reply: Reply::Gone { existed },
+        },
+        // Fenced, or never registered: the library tells neither.
+        Ok(_) => Answer::Unknown {
+            reason: LIBRARY.to_owned(),
+        },
+        Err(error) => of_library(&error, false),
     }
 }
 

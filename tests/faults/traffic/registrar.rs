@@ -14,6 +14,9 @@ const LIVES_MAX: usize = 5;
 /// Attempts of a call that may be repeated blindly.
 const TRIES: u32 = 3;
 
+/// How far from the end of a forgotten life its owner may come back, before or after.
+const AROUND_THE_END: Duration = Duration::from_millis(300);
+
 /// One instance of the client's, from its first Register to its end.
 struct Life {
     key: Key,
@@ -34,13 +37,31 @@ pub(super) async fn run(mut session: Session) {
     let mut lives: Vec<Life> = Vec::new();
     while session.goes_on() {
         let now = Instant::now();
-        lives.retain(|life| !life.abandoned || life.due > now);
+        if let Some(at) = lives.iter().position(|life| life.abandoned && life.due <= now) {
+            let life = lives.swap_remove(at);
+            remember(&mut session, life).await;
+        }
         if lives.iter().any(|life| !life.abandoned && life.due <= now) {
             renew(&mut session, &mut lives).await;
         } else {
             act(&mut session, &mut lives).await;
         }
         session.think().await;
+    }
+}
+
+/// A life that was forgotten, at about its end: sometimes its owner comes back, by a renewal or by the same Register.
+async fn remember(session: &mut Session, mut life: Life) {
+    match session.rng.random_range(0..4) {
+        0 => {
+            let leases = vec![life.lease];
+            let mut renew = session.call(Request::Renew { leases, stream: false });
+            session.attempt(&mut renew).await;
+        }
+        1 => {
+            put(session, &mut life, 1).await;
+        }
+        _ => {}
     }
 }
 
@@ -57,8 +78,9 @@ async fn act(session: &mut Session, lives: &mut Vec<Life>) {
         }
         // Forgotten: it expires, unless somebody takes it over.
         (62..72, Some(at)) if lives[at].lease != 0 => {
+            let late = session.rng.random_range(Duration::ZERO..AROUND_THE_END * 2);
             lives[at].abandoned = true;
-            lives[at].due = Instant::now() + lives[at].ttl;
+            lives[at].due = Instant::now() + lives[at].ttl + late - AROUND_THE_END;
         }
         _ => {}
     }

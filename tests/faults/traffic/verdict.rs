@@ -20,6 +20,9 @@ pub(super) const DEADLINE: &str = "DEADLINE";
 /// The client went away before the answer came.
 pub(super) const GIVEN_UP: &str = "GIVEN_UP";
 
+/// What the client library sends, and how often, is not seen.
+pub(super) const LIBRARY: &str = "LIBRARY";
+
 /// What the state machine answers by looking at the state.
 const REJECTIONS: [Reason; 8] = [
     Reason::InstanceNotFound,
