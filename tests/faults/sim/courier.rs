@@ -18,24 +18,39 @@ use roster::{
     raft::Raft,
     wire::internal::{
         AppendRequest, AppendResponse, SnapshotChunk, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-        VoteRequest, VoteResponse,
+        Vote, VoteRequest, VoteResponse, append_response,
     },
 };
 use tonic::Status;
 
-use super::trace::{Trace, digest};
+use super::{
+    disk::{Disk, Holding},
+    member::Machine,
+    trace::{Trace, digest},
+};
 
 /// How late a message comes the second time, at the most.
 const LATE_MAX_MS: u64 = 2_000;
 
-/// How many of a million messages come twice.
+/// How many of a million messages come twice, and how many snapshots came.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Twice(Arc<AtomicU64>);
+pub(super) struct Counts(Arc<Counted>);
 
-impl Twice {
-    /// From now on so many do.
-    pub(super) fn set(&self, of_a_million: u64) {
-        self.0.store(of_a_million, Ordering::Relaxed);
+#[derive(Debug, Default)]
+struct Counted {
+    twice_of_a_million: AtomicU64,
+    snapshots: AtomicU64,
+}
+
+impl Counts {
+    /// From now on so many come twice.
+    pub(super) fn set_twice(&self, of_a_million: u64) {
+        self.0.twice_of_a_million.store(of_a_million, Ordering::Relaxed);
+    }
+
+    /// Snapshots that some node was sent, whole or not.
+    pub(super) fn snapshots_sent(&self) -> u64 {
+        self.0.snapshots.load(Ordering::Relaxed)
     }
 }
 
@@ -45,17 +60,40 @@ pub(super) struct Courier {
     name: Arc<str>,
     raft: Raft,
     trace: Trace,
-    twice: Twice,
+    counts: Counts,
+    disk: Disk,
+    alarms: Alarms,
     rng: Arc<Mutex<StdRng>>,
 }
 
+/// What was seen that must not be; the first counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Alarms(Arc<Mutex<Option<String>>>);
+
+impl Alarms {
+    fn raise(&self, problem: String) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(problem);
+    }
+
+    /// The first problem.
+    pub(super) fn first(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Courier {
-    pub(super) fn new(name: &str, raft: Raft, trace: Trace, twice: Twice, seed: u64) -> Self {
+    pub(super) fn new(machine: &Machine, raft: Raft, life: u64) -> Self {
+        let seed = machine.seed ^ life;
         Self {
-            name: name.into(),
+            name: machine.name.as_str().into(),
             raft,
-            trace,
-            twice,
+            trace: machine.trace.clone(),
+            counts: machine.counts.clone(),
+            disk: machine.disk.clone(),
+            alarms: machine.alarms.clone(),
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
@@ -69,9 +107,51 @@ impl Courier {
         ));
     }
 
+    /// A vote is on the disk before anyone hears of it.
+    fn check_vote(&self, granted: Option<Vote>) {
+        let key = |vote: Option<Vote>| vote.map(|vote| (vote.term, vote.node_id));
+        let (granted, kept) = (key(granted), key(self.disk.vote()));
+        let later = kept.map(|(term, _)| term) > granted.map(|(term, _)| term);
+        if granted != kept && !later {
+            self.alarm(format!(
+                "D1: {} grants the vote {granted:?}, and its disk holds {kept:?}",
+                self.name
+            ));
+        }
+    }
+
+    /// So is what a node says that it has.
+    fn check_append(&self, answer: &Result<AppendResponse, Status>) {
+        let Ok(AppendResponse {
+            result: Some(append_response::Result::Matched(matched)),
+        }) = answer
+        else {
+            return;
+        };
+        if self.disk.holding(matched.index) == Holding::Nothing && !self.covers(matched.index) {
+            self.alarm(format!(
+                "D1: {} acknowledges {}, which its disk does not hold",
+                self.name, matched.index
+            ));
+        }
+    }
+
+    /// A snapshot that was installed covers what was not purged yet.
+    fn covers(&self, index: u64) -> bool {
+        self.raft
+            .status()
+            .snapshot_index
+            .is_some_and(|covered| covered.0 >= index)
+    }
+
+    fn alarm(&self, problem: String) {
+        self.trace.note(&problem);
+        self.alarms.raise(problem);
+    }
+
     /// How long after the first time it comes again; `None` = it does not.
     fn again(&self) -> Option<Duration> {
-        let of_a_million = self.twice.0.load(Ordering::Relaxed);
+        let of_a_million = self.counts.0.twice_of_a_million.load(Ordering::Relaxed);
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let comes = of_a_million > 0 && rng.random_range(0..1_000_000) < of_a_million;
         comes.then(|| Duration::from_millis(rng.random_range(0..LATE_MAX_MS)))
@@ -97,7 +177,7 @@ impl Consensus for Courier {
     fn vote(&self, from: NodeId, request: VoteRequest) -> BoxFuture<'static, Result<VoteResponse, Status>> {
         self.note("vote", from, &request);
         if let Some(later) = self.again() {
-            let (courier, request) = (self.clone(), request.clone());
+            let courier = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(later).await;
                 courier.note("vote again", from, &request);
@@ -105,7 +185,14 @@ impl Consensus for Courier {
                 let _unseen = courier.raft.vote(from, request).await;
             });
         }
-        self.raft.vote(from, request)
+        let (courier, answer) = (self.clone(), self.raft.vote(from, request));
+        Box::pin(async move {
+            let answer = answer.await?;
+            if answer.granted && !request.pre_vote {
+                courier.check_vote(request.vote);
+            }
+            Ok(answer)
+        })
     }
 
     fn append(&self, from: NodeId, requests: MessageStream<AppendRequest>) -> MessageStream<AppendResponse> {
@@ -115,7 +202,9 @@ impl Consensus for Courier {
                 courier.take(from, request);
             }
         });
-        self.raft.append(from, requests.boxed())
+        let courier = self.clone();
+        let answers = self.raft.append(from, requests.boxed());
+        answers.inspect(move |answer| courier.check_append(answer)).boxed()
     }
 
     fn install_snapshot(
@@ -123,6 +212,7 @@ impl Consensus for Courier {
         from: NodeId,
         chunks: MessageStream<SnapshotChunk>,
     ) -> BoxFuture<'static, Result<SnapshotResponse, Status>> {
+        self.counts.0.snapshots.fetch_add(1, Ordering::Relaxed);
         let courier = self.clone();
         let chunks = chunks.inspect(move |chunk| {
             if let Ok(chunk) = chunk {

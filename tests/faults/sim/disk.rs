@@ -19,8 +19,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use prost::Message as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use roster::storage::{Done, LogStorage, Marker, Record, StorageError};
+use roster::{
+    storage::{Done, LogStorage, Marker, Record, StorageError},
+    wire::internal::Vote,
+};
 use tokio::sync::Notify;
 
 /// Operations without a sync that wait before they are written.
@@ -256,6 +260,13 @@ impl Disk {
             None if inner.platter.is_purged && index < inner.platter.start => Holding::Purged,
             None => Holding::Nothing,
         }
+    }
+
+    /// The vote that a power cut would leave.
+    pub(super) fn vote(&self) -> Option<Vote> {
+        let inner = self.lock();
+        let bytes = inner.platter.markers.get(&place(Marker::Vote))?;
+        Some(Vote::decode(bytes.as_ref()).expect("a marker is what was written"))
     }
 
     /// A record as the node reads it now.

@@ -9,7 +9,7 @@ use roster::{
 };
 
 use super::{
-    disk::Holding,
+    disk::{Disk, Holding},
     member::Machine,
     trace::{Trace, digest},
 };
@@ -41,6 +41,11 @@ impl Lookout {
             highest: 0,
             leaders: 0,
         }
+    }
+
+    /// A node is gone: what it knew beyond its disk is nothing that it promised.
+    pub(super) fn crashed(&mut self, at: usize, disk: &Disk) {
+        self.nodes[at].term = Term(disk.vote().map_or(0, |vote| vote.term));
     }
 
     /// Looks at every node that runs.

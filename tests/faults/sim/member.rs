@@ -28,7 +28,7 @@ use tokio::runtime::Handle;
 
 use super::{
     clock::BentClock,
-    courier::{Courier, Twice},
+    courier::{Alarms, Counts, Courier},
     disk::Disk,
     network::{self, Streams},
     trace::Trace,
@@ -55,7 +55,8 @@ pub(super) struct Inner {
     pub(super) clock: BentClock,
     pub(super) streams: Streams,
     pub(super) trace: Trace,
-    pub(super) twice: Twice,
+    pub(super) counts: Counts,
+    pub(super) alarms: Alarms,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
     running: Mutex<Option<Running>>,
@@ -80,7 +81,8 @@ pub(super) struct MachineParts {
     pub(super) clock: BentClock,
     pub(super) streams: Streams,
     pub(super) trace: Trace,
-    pub(super) twice: Twice,
+    pub(super) counts: Counts,
+    pub(super) alarms: Alarms,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
 }
@@ -105,7 +107,8 @@ impl Machine {
             clock: parts.clock,
             streams: parts.streams,
             trace: parts.trace,
-            twice: parts.twice,
+            counts: parts.counts,
+            alarms: parts.alarms,
             kept_behind_snapshot: parts.kept_behind_snapshot,
             seed: parts.seed,
             running: Mutex::default(),
@@ -175,13 +178,7 @@ impl Machine {
             clock,
             quorum_timeout: timings.election_max,
         });
-        let courier = Courier::new(
-            &self.name,
-            raft.clone(),
-            self.trace.clone(),
-            self.twice.clone(),
-            self.seed ^ life,
-        );
+        let courier = Courier::new(self, raft.clone(), life);
         service.take_seat(Seat {
             cluster_id: self.cluster_id,
             node_id: self.node_id,

@@ -17,11 +17,11 @@
 mod clock;
 mod courier;
 mod disk;
+mod harms;
 mod lookout;
 mod member;
 mod nemesis;
 mod network;
-mod report;
 mod trace;
 mod witness;
 mod world;
@@ -31,11 +31,11 @@ use std::{path::PathBuf, time::Duration};
 use roster::client::{self, Client};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::report::Report;
 use self::{member::CLIENT_PORT, nemesis::Nemesis, trace::Trace, world::World};
 use crate::{
-    history::{Event, History, NodeHash, Run},
+    history::{Answer, Event, History, NodeHash, Run},
     recorder::Recorder,
+    simulate::Report,
     traffic::{self, Kind, Target},
 };
 
@@ -83,10 +83,52 @@ pub(crate) struct Outcome {
     pub(crate) committed: u64,
     /// Leaderships seen.
     pub(crate) leaders: u64,
+    /// Snapshots that went from one node to another.
+    pub(crate) snapshots_sent: u64,
     /// Syncs of all disks.
     pub(crate) syncs: u64,
     /// How long the whole majority took to commit.
     pub(crate) recovered: Option<Duration>,
+}
+
+impl Outcome {
+    /// Sums it up, with what the checkers found.
+    pub(crate) fn report(&self, plan: &Plan) -> Report {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let mut report = Report {
+            seed: plan.seed,
+            nodes: plan.nodes,
+            trace: format!("{:016x}", self.trace),
+            events: self.events,
+            simulated_ms: millis(self.simulated),
+            committed: self.committed,
+            leaders: self.leaders,
+            snapshots_sent: self.snapshots_sent,
+            syncs: self.syncs,
+            recovered_ms: self.recovered.map(millis),
+            ..Report::default()
+        };
+        for fault in &self.history.faults {
+            *report.faults.entry(fault.kind.clone()).or_default() += 1;
+        }
+        for call in &self.history.calls {
+            let became = match call.answer {
+                Answer::Done { .. } => "done",
+                Answer::Rejected { .. } => "rejected",
+                Answer::Failed { .. } => "failed",
+                Answer::Unknown { .. } => "unknown",
+            };
+            *report.calls.entry(became.to_owned()).or_default() += 1;
+        }
+        report
+            .calls
+            .insert("watches".to_owned(), self.history.watches.len() as u64);
+        if let Some(problem) = &self.problem {
+            let (checker, story) = problem.split_once(": ").unwrap_or(("problem", problem));
+            report.violations.push((checker.to_owned(), story.to_owned()));
+        }
+        report
+    }
 }
 
 /// Simulates what the plan says.
@@ -130,6 +172,7 @@ pub(crate) fn simulate(plan: &Plan) -> Result<Outcome, String> {
         simulated,
         committed,
         leaders,
+        snapshots_sent: world.counts.snapshots_sent(),
         syncs,
         recovered,
     })

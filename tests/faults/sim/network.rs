@@ -1,11 +1,12 @@
 //! Streams between simulated hosts that can be broken from outside, and which links are cut, held or slow.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{Stream, stream};
@@ -18,9 +19,19 @@ use turmoil::net::{TcpListener, TcpStream};
 /// Which streams break together: those that one host opened to another.
 type Link = (String, String);
 
-/// The streams that are open, by link.
+/// How long a machine takes to refuse a connection that nobody there takes.
+const REFUSED_AFTER: Duration = Duration::from_millis(2);
+
+/// The streams that are open, by link, and the hosts that refuse more.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Streams(Arc<Mutex<BTreeMap<Link, CancellationToken>>>);
+pub(super) struct Streams(Arc<Mutex<Links>>);
+
+#[derive(Debug, Default)]
+struct Links {
+    open: BTreeMap<Link, CancellationToken>,
+    /// Hosts that are there, but nothing runs on them.
+    refusing: BTreeSet<String>,
+}
 
 impl Streams {
     /// Opens streams for one host.
@@ -31,12 +42,21 @@ impl Streams {
             async move {
                 let to = uri.host().unwrap_or_default().to_owned();
                 let port = uri.port_u16().unwrap_or_default();
+                if streams.lock().refusing.contains(&to) {
+                    tokio::time::sleep(REFUSED_AFTER).await;
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
                 let broken = streams.token(&from, &to);
-                let stream = TcpStream::connect((to.as_str(), port)).await?;
-                Ok(Breakable {
-                    stream,
-                    broken: Box::pin(broken.cancelled_owned()),
-                })
+                let began = turmoil::sim_elapsed();
+                match TcpStream::connect((to.as_str(), port)).await {
+                    Ok(stream) => Ok(Breakable {
+                        stream,
+                        broken: Box::pin(broken.cancelled_owned()),
+                    }),
+                    // turmoil says so at once when the way is cut. A network says nothing then.
+                    Err(_lost) if turmoil::sim_elapsed() == began => std::future::pending().await,
+                    Err(refused) => Err(refused),
+                }
             }
         })
     }
@@ -44,15 +64,33 @@ impl Streams {
     /// Breaks every stream that one host opened to another.
     pub(super) fn break_all(&self, from: &str, to: &str) {
         let link = (from.to_owned(), to.to_owned());
-        let broken = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&link);
+        let broken = self.lock().open.remove(&link);
         if let Some(broken) = broken {
             broken.cancel();
         }
     }
 
+    /// Whether a host refuses connections, as a machine does on which nothing runs; else, while its node is down,
+    /// connections to it hang.
+    pub(super) fn set_refusing(&self, host: &str, refusing: bool) {
+        let mut links = self.lock();
+        if refusing {
+            links.refusing.insert(host.to_owned());
+        } else {
+            links.refusing.remove(host);
+        }
+    }
+
     fn token(&self, from: &str, to: &str) -> CancellationToken {
-        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        links.entry((from.to_owned(), to.to_owned())).or_default().clone()
+        self.lock()
+            .open
+            .entry((from.to_owned(), to.to_owned()))
+            .or_default()
+            .clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Links> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,7 +12,7 @@ use roster::{
 use super::{
     Plan,
     clock::BentClock,
-    courier::Twice,
+    courier::{Alarms, Counts},
     lookout::Lookout,
     member::{CLIENT_PORT, Machine, MachineParts, PEER_PORT},
     network::{Streams, Ways},
@@ -41,7 +41,8 @@ pub(super) struct World {
     pub(super) clients: Vec<String>,
     pub(super) ways: Ways,
     pub(super) streams: Streams,
-    pub(super) twice: Twice,
+    pub(super) counts: Counts,
+    alarms: Alarms,
     pub(super) trace: Trace,
     pub(super) rng: StdRng,
     pub(super) lookout: Lookout,
@@ -67,7 +68,7 @@ impl World {
             .tcp_capacity(STREAM_CAPACITY)
             .enable_random_order()
             .build();
-        let (streams, twice) = (Streams::default(), Twice::default());
+        let (streams, counts, alarms) = (Streams::default(), Counts::default(), Alarms::default());
         let founders: Vec<Member> = (1..=plan.nodes).map(member).collect();
         let kept_behind_snapshot = rng.random_range(5..200);
         let mut machines = Vec::new();
@@ -82,7 +83,8 @@ impl World {
                 clock: BentClock::new(Duration::from_millis(rng.random_range(0..100_000_000))),
                 streams: streams.clone(),
                 trace: trace.clone(),
-                twice: twice.clone(),
+                counts: counts.clone(),
+                alarms: alarms.clone(),
                 kept_behind_snapshot,
                 seed: rng.random(),
             });
@@ -97,7 +99,8 @@ impl World {
             clients: Vec::new(),
             ways: Ways::default(),
             streams,
-            twice,
+            counts,
+            alarms,
             trace,
             rng,
             down: BTreeSet::new(),
@@ -121,6 +124,9 @@ impl World {
         self.steps += 1;
         if self.steps.is_multiple_of(LOOK_EVERY) {
             self.lookout.look(&self.machines, &self.trace)?;
+            if let Some(problem) = self.alarms.first() {
+                return Err(problem);
+            }
             self.attend_exits();
         }
         Ok(ended)
@@ -157,6 +163,9 @@ impl World {
             machine.let_go();
             self.sim.crash(machine.name.as_str());
             machine.disk.crash();
+            // The process went, or the whole machine.
+            self.streams.set_refusing(&machine.name, self.rng.random());
+            self.lookout.crashed(at, &machine.disk);
         }
     }
 
@@ -164,6 +173,7 @@ impl World {
     pub(super) fn start(&mut self, at: usize) {
         if self.down.remove(&at) {
             self.exited.retain(|(other, _)| *other != at);
+            self.streams.set_refusing(&self.machines[at].name, false);
             self.sim.bounce(self.machines[at].name.as_str());
         }
     }
