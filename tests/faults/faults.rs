@@ -7,6 +7,7 @@ mod compose;
 mod check;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
+mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
@@ -24,6 +25,8 @@ use clap::Parser;
 /// Harms clusters, and checks what clients saw
 #[derive(Parser)]
 enum Command {
+    /// Planted bugs, each until its checker catches it
+    Plants(plants::Arguments),
     /// Recorded histories
     Check(check::Arguments),
     /// The compose cluster
@@ -34,6 +37,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Command::parse() {
+        Command::Plants(arguments) => plants::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),

@@ -147,11 +147,26 @@ impl Node {
         }
     }
 
+    /// SIGSTOP: it stands still, with all that it holds and whatever reaches its sockets meanwhile.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
+        rustix::process::kill_process(pid, signal).expect("a running child takes signals");
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take().expect("the node runs");
-        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a running child takes signals");
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {

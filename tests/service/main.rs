@@ -3,6 +3,8 @@
 
 mod basics;
 mod endings;
+mod ex_leaders;
+mod freshness;
 mod harness;
 mod leases;
 mod lists;
