@@ -34,13 +34,15 @@ mod serve;
 mod snapshot;
 mod status;
 mod tail;
+mod tuning;
 mod types;
 
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError};
 pub use handle::{Committed, Raft};
 pub use leadership::{Lead, Leadership};
-pub use options::{RaftOptions, Timings};
+pub use options::RaftOptions;
 pub use status::{MemberProgress, RaftStatus, Role};
+pub use tuning::Timings;
 
 type Core = openraft::Raft<types::TypeConfig, machine::Machine>;
 type Metrics = openraft::RaftMetrics<types::TypeConfig>;
