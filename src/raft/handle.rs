@@ -104,7 +104,7 @@ impl Raft {
         let node_id = options.identity.node_id;
         peers.belong_to(options.identity.cluster_id, node_id);
         let log = Log::new(log);
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(options.snapshot_after_bytes));
         let acknowledgements = match log.acknowledged() {
             Some(bytes) => Acknowledgements::from_bytes(&bytes),
             None => Ok(Acknowledgements::default()),

@@ -42,7 +42,7 @@ pub use handle::{Committed, Raft};
 pub use leadership::{Lead, Leadership};
 pub use options::RaftOptions;
 pub use status::{MemberProgress, RaftStatus, Role};
-pub use tuning::Timings;
+pub use tuning::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, Timings};
 
 type Core = openraft::Raft<types::TypeConfig, machine::Machine>;
 type Metrics = openraft::RaftMetrics<types::TypeConfig>;

@@ -5,11 +5,9 @@ use std::{sync::Arc, time::Duration};
 use openraft::{Config, SnapshotPolicy};
 use tokio::runtime::Handle;
 
-use super::{StartError, Timings};
+use super::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, StartError, Timings};
 use crate::storage::Identity;
 
-/// Log records that are kept behind a snapshot, if nothing else is asked for.
-const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
 /// A learner is taken to have caught up within this. More than lies between two snapshots never matters.
 const LAG_MAX: u64 = 10_000_000;
 /// Purging waits until it is worth a range deletion.
@@ -31,6 +29,8 @@ pub struct RaftOptions {
     pub timings: Timings,
     /// Log records that are kept behind a snapshot, so that a follower that was away for a while needs no transfer.
     pub kept_behind_snapshot: u64,
+    /// A snapshot is due after so many bytes of log, or as many as the last one has, whichever is more.
+    pub snapshot_after_bytes: u64,
     /// Where all of it runs: threads of its own, so that the load of clients can't delay a heartbeat.
     pub runtime: Handle,
 }
@@ -43,6 +43,7 @@ impl RaftOptions {
             identity,
             timings: Timings::default(),
             kept_behind_snapshot: KEPT_BEHIND_SNAPSHOT,
+            snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
             runtime,
         }
     }

@@ -24,7 +24,12 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         let snapshots = SnapshotStore::open(&data_dir).unwrap();
         let log = Log::new(log);
         let hub = Hub::new(HubLimits::default());
-        let machine = Machine::new(hub, snapshots, log.clone(), Arc::new(Progress::new()));
+        let machine = Machine::new(
+            hub,
+            snapshots,
+            log.clone(),
+            Arc::new(Progress::new(super::SNAPSHOT_AFTER_BYTES)),
+        );
         Ok((folder, log, machine))
     }
 }

@@ -403,6 +403,8 @@ async fn start_node(
     };
     let options = RaftOptions {
         timings: config.timings,
+        kept_behind_snapshot: config.log_kept_records,
+        snapshot_after_bytes: config.snapshot_after_bytes,
         ..RaftOptions::new(identity, raft_runtime.clone())
     };
     let raft = Raft::start(options, log, snapshots, hub.clone(), peers.clone()).await?;

@@ -8,7 +8,12 @@ use std::{
 use tokio::net::TcpListener;
 
 use super::{Listeners, RunningNode, Runtimes, ServerError, Signals};
-use crate::{config::Config, model::NodeName, raft::Timings, telemetry};
+use crate::{
+    config::Config,
+    model::NodeName,
+    raft::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, Timings},
+    telemetry,
+};
 
 /// The first client port; the nodes take it and those that follow.
 const FIRST_CLIENT_PORT: u16 = 7400;
@@ -102,6 +107,8 @@ async fn run_cluster(
             initial_cluster: list.clone(),
             insecure: false,
             timings: Timings::default(),
+            snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
+            log_kept_records: KEPT_BEHIND_SNAPSHOT,
         };
         let listeners = Listeners::bind(&config).await?;
         let raft = runtimes.raft.handle().clone();
