@@ -3,6 +3,8 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+#[cfg(feature = "server")]
+mod blocking;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
@@ -24,5 +26,6 @@ pub mod service;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
+pub mod transport;
 pub mod watch;
 pub mod wire;

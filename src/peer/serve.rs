@@ -18,7 +18,11 @@ use futures_util::{
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
+use tonic::{
+    Request, Response, Status, Streaming,
+    metadata::MetadataMap,
+    transport::{Server, server::Connected},
+};
 
 use super::{
     MESSAGE_MAX_BYTES, check_metadata,
@@ -27,6 +31,7 @@ use super::{
 };
 use crate::{
     model::{ClusterId, NodeId},
+    transport::ByteStream,
     wire::internal::{
         AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, FoundRequest, FoundResponse, HelloRequest,
         HelloResponse, PassPageRequest, PassPageResponse, SnapshotChunk, SnapshotResponse, TransferLeaderRequest,
@@ -159,8 +164,20 @@ pub async fn serve(
     let connections = TcpListenerStream::new(listener).map(|connection| {
         let connection = connection?;
         connection.set_nodelay(true)?;
-        Ok::<_, io::Error>(connection)
+        Ok(connection)
     });
+    serve_connections(connections, service, shutdown).await
+}
+
+/// [`serve`] for connections that come in another way than over TCP.
+///
+/// # Errors
+/// As [`serve`]: no more connections come.
+pub async fn serve_connections<S: ByteStream + Connected>(
+    connections: impl Stream<Item = io::Result<S>> + Send,
+    service: PeerService,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
     let serving = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -38,7 +38,7 @@ use crate::{
     model::{LeaseTime, LogIndex, Member, NodeId, Term},
     peer::Peers,
     registry::{Applied, Entry, State},
-    storage::{LogStore, SnapshotStore},
+    storage::{LogStorage, SnapshotStore},
     watch::Hub,
 };
 
@@ -84,19 +84,19 @@ impl Raft {
     /// See [`StartError`].
     pub async fn start(
         options: RaftOptions,
-        log: LogStore,
+        log: impl LogStorage,
         snapshots: SnapshotStore,
         hub: Arc<Hub>,
         peers: Arc<Peers>,
     ) -> Result<Self, StartError> {
         let runtime = options.runtime.clone();
-        let starting = runtime.spawn(Self::start_here(options, log, snapshots, hub, peers));
+        let starting = runtime.spawn(Self::start_here(options, Arc::new(log), snapshots, hub, peers));
         starting.await.map_err(|_stopped| StartError::ShuttingDown)?
     }
 
     async fn start_here(
         options: RaftOptions,
-        log: LogStore,
+        log: Arc<dyn LogStorage>,
         snapshots: SnapshotStore,
         hub: Arc<Hub>,
         peers: Arc<Peers>,

@@ -1,5 +1,4 @@
-//! The log and the vote as openraft wants them, over [`LogStore`]: bytes there,
-//! records here.
+//! The log and the vote as openraft wants them, over [`LogStorage`]: bytes there, records here.
 
 use std::{
     fmt::Debug,
@@ -23,7 +22,8 @@ use super::{
     types::{LogId, Record, TypeConfig, Vote},
 };
 use crate::{
-    storage::{self, LogStore, Marker, StorageError},
+    blocking,
+    storage::{self, LogStorage, Marker, StorageError},
     wire::internal,
 };
 
@@ -33,12 +33,12 @@ const READ_MAX_BYTES: usize = 2 << 20;
 /// The log; clones are handles of the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    store: LogStore,
+    store: Arc<dyn LogStorage>,
     tail: Arc<Mutex<Tail>>,
 }
 
 impl Log {
-    pub(super) fn new(store: LogStore) -> Self {
+    pub(super) fn new(store: Arc<dyn LogStorage>) -> Self {
         Self {
             store,
             tail: Arc::default(),
@@ -119,7 +119,7 @@ impl Log {
             .map_err(io::Error::other)?
         {
             Some(records) => decode(start, records),
-            None => tokio::task::spawn_blocking(from_disk).await.map_err(io::Error::other)?,
+            None => blocking::run(from_disk).await.map_err(io::Error::other)?,
         }
     }
 

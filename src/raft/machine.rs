@@ -18,6 +18,7 @@ use super::{
     types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
+    blocking,
     model::{LogIndex, Term},
     registry::{Applied, Registry},
     storage::{SnapshotFile, SnapshotStore},
@@ -155,7 +156,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // snapshot.
         self.log.sync().await?;
         let store = self.snapshots.clone();
-        let settling = tokio::task::spawn_blocking(move || snapshot.settle(&store));
+        let settling = blocking::run(move || snapshot.settle(&store));
         let (file, state) = settling.await.map_err(io::Error::other)??;
         tracing::info!(index = file.index, revision = state.revision().0, "snapshot installed");
 
@@ -182,7 +183,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             Some(known) => known,
             None => {
                 let file = latest.clone();
-                let reading = tokio::task::spawn_blocking(move || snapshot::read_meta(&file));
+                let reading = blocking::run(move || snapshot::read_meta(&file));
                 (reading.await.map_err(io::Error::other)??, latest)
             }
         };

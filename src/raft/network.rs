@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    io::Read as _,
+    io::{self, Read as _},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,6 +25,7 @@ use openraft::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::{
@@ -34,8 +35,10 @@ use super::{
     types::{NodeAddress, Snapshot, TypeConfig, Vote},
 };
 use crate::{
+    blocking,
     model::NodeId,
     peer::{Lane, PeerError, Peers},
+    storage::SnapshotBytes,
     wire::internal::{self, SnapshotChunk, SnapshotHead, snapshot_chunk::Chunk},
 };
 
@@ -256,7 +259,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
             .request(self.target, ReceiverStream::new(outbound))
             .map_err(|error| unreachable(&error))?;
         // It ends with the file, or when the call below has ended.
-        let reading = tokio::task::spawn_blocking(move || read_chunks(&vote, &snapshot, &chunks));
+        let reading = AbortOnDropHandle::new(tokio::spawn(send_chunks(vote, snapshot, chunks)));
         tokio::select! {
             closed = cancel => Err(closed.into()),
             answer = tokio::time::timeout(SNAPSHOT_MAX, client.install_snapshot(request)) => {
@@ -307,25 +310,33 @@ impl RaftNetworkV2<TypeConfig> for Line {
     }
 }
 
-/// Sends a snapshot's head and then its file, piece by piece.
-fn read_chunks(vote: &Vote, snapshot: &Snapshot, chunks: &mpsc::Sender<SnapshotChunk>) -> std::io::Result<()> {
-    let send = |chunk: Chunk| chunks.blocking_send(SnapshotChunk { chunk: Some(chunk) }).is_ok();
+/// Sends a snapshot's head and then its file, piece by piece, until all is sent or nobody takes any more.
+async fn send_chunks(vote: Vote, snapshot: Snapshot, chunks: mpsc::Sender<SnapshotChunk>) -> io::Result<()> {
+    let send = |chunk: Chunk| chunks.send(SnapshotChunk { chunk: Some(chunk) });
     let (mut file, size_bytes) = snapshot.snapshot.bytes()?;
     let head = SnapshotHead {
-        vote: Some(codec::vote_to_proto(vote)),
+        vote: Some(codec::vote_to_proto(&vote)),
         meta: Some(codec::meta_to_proto(&snapshot.meta, snapshot.snapshot.id())),
         size_bytes,
     };
-    let mut open = send(Chunk::Head(head));
+    let mut open = send(Chunk::Head(head)).await.is_ok();
     while open {
-        let mut piece = Vec::with_capacity(CHUNK_BYTES);
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut piece)?;
+        let reading = blocking::run(move || read_piece(&mut file).map(|piece| (file, piece)));
+        let piece;
+        (file, piece) = reading.await.map_err(io::Error::other)??;
         if piece.is_empty() {
             break;
         }
-        open = send(Chunk::Data(Bytes::from(piece)));
+        open = send(Chunk::Data(piece)).await.is_ok();
     }
     Ok(())
+}
+
+/// The next piece of a file; empty at its end. Blocks.
+fn read_piece(file: &mut SnapshotBytes) -> io::Result<Bytes> {
+    let mut piece = Vec::with_capacity(CHUNK_BYTES);
+    file.take(CHUNK_BYTES as u64).read_to_end(&mut piece)?;
+    Ok(piece.into())
 }
 
 fn unreachable(error: &PeerError) -> Unreachable<TypeConfig> {

@@ -20,6 +20,7 @@ use super::{
     types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
 };
 use crate::{
+    blocking,
     model::NodeId,
     peer::{Consensus, MessageStream},
     storage::ReceivedSnapshot,
@@ -178,7 +179,7 @@ impl Raft {
         )
         .await?;
         let expected = meta.clone();
-        let verifying = tokio::task::spawn_blocking(move || verify(file, &expected));
+        let verifying = blocking::run(move || verify(file, &expected));
         let received = verifying.await.map_err(stopped)??;
         let snapshot = Snapshot {
             meta,
@@ -250,7 +251,7 @@ async fn receive(
         let Some(Chunk::Data(data)) = chunk?.chunk else {
             return Err(Status::invalid_argument("a snapshot has one head"));
         };
-        let writing = tokio::task::spawn_blocking(move || file.write_all(&data).map(|()| file));
+        let writing = blocking::run(move || file.write_all(&data).map(|()| file));
         let written = writing.await.map_err(stopped)?;
         file = written.map_err(|error| Status::data_loss(format!("could not keep the snapshot: {error}")))?;
     }

@@ -22,7 +22,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         let data_dir = DataDir::open(folder.path()).unwrap();
         let log = LogStore::open(&data_dir, |error| panic!("the log failed: {error}")).unwrap();
         let snapshots = SnapshotStore::open(&data_dir).unwrap();
-        let log = Log::new(log);
+        let log = Log::new(Arc::new(log));
         let hub = Hub::new(HubLimits::default());
         let machine = Machine::new(
             hub,

@@ -27,6 +27,7 @@ use crate::{
     raft::{InitializeError, Leadership, Raft, RaftOptions},
     service::{self, HealthReporter, HealthService, Readiness},
     storage::{DataDir, Identity, LogStore, SnapshotStore, verify_whole},
+    transport::Connector,
     watch::{Hub, HubLimits},
 };
 
@@ -265,6 +266,7 @@ impl RunningNode {
         let peers = Peers::new(PeersConfig {
             name: config.name.clone(),
             runtime: raft_runtime.clone(),
+            connector: Connector::default(),
         });
         let listed = initial_cluster(config, &peer_address);
         let founds = !opened.began && listed.first().is_some_and(|(name, _)| *name == config.name);

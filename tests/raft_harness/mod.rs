@@ -16,6 +16,7 @@ use roster::{
     raft::{Committed, ProposeError, Raft, RaftOptions},
     registry::{Command, Entry, Register},
     storage::{DataDir, Identity, LogStore, OpenError, SnapshotStore},
+    transport::Connector,
     watch::{Hub, HubLimits},
     wire::{
         internal::{
@@ -182,6 +183,7 @@ impl Cluster {
         let peers = Peers::new(PeersConfig {
             name: member.name.clone(),
             runtime: handle.clone(),
+            connector: Connector::default(),
         });
         let mut options = RaftOptions::new(identity.clone(), handle.clone());
         if self.kept_behind_snapshot > 0 {
