@@ -45,13 +45,13 @@ const READERS: &[Reader] = &[
     |bytes| read(bytes, request::update, |update| command(&Command::Update(update))),
     |bytes| {
         read(bytes, request::deregister, |deregister| {
-            command(&Command::Deregister(deregister))
+            command(&Command::Deregister(deregister));
         })
     },
     |bytes| read(bytes, request::get, drop),
     |bytes| {
         read(bytes, request::list, |list| {
-            assert!((1..=PAGE_MAX).contains(&list.page.size))
+            assert!((1..=PAGE_MAX).contains(&list.page.size));
         })
     },
     |bytes| read(bytes, |message| request::list_services(&message), drop),
