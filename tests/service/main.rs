@@ -3,6 +3,7 @@
 
 mod basics;
 mod endings;
+mod extremes;
 mod harness;
 mod leases;
 mod lists;
