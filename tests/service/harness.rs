@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) endpoint: String,
+    /// Where the other nodes reach it.
+    pub(crate) peer_endpoint: String,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -62,12 +64,13 @@ impl Cluster {
             .map(|at| {
                 let name = format!("n{}", at + 1);
                 let endpoint = format!("127.0.0.1:{}", client_ports[at]);
+                let peer_endpoint = format!("127.0.0.1:{}", peer_ports[at]);
                 let data = folder.path().join(&name);
                 let arguments = [
                     ("--name", name.clone()),
                     ("--data-dir", data.display().to_string()),
                     ("--client-addr", endpoint.clone()),
-                    ("--peer-addr", format!("127.0.0.1:{}", peer_ports[at])),
+                    ("--peer-addr", peer_endpoint.clone()),
                     ("--initial-cluster", list.clone()),
                 ];
                 let arguments = arguments
@@ -78,6 +81,7 @@ impl Cluster {
                 Node {
                     name,
                     endpoint,
+                    peer_endpoint,
                     arguments,
                     log,
                     child: None,

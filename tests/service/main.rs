@@ -4,6 +4,7 @@
 mod basics;
 mod endings;
 mod ex_leaders;
+mod extremes;
 mod freshness;
 mod harness;
 mod leases;
