@@ -17,4 +17,5 @@ mod renewals;
 #[allow(dead_code, reason = "some of it is for other tests")]
 #[path = "../service/support.rs"]
 mod support;
+mod watch_numbers;
 mod watching;
