@@ -1,4 +1,5 @@
-//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends.
+//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends. A test that
+//! went well fails all the same when a node has logged a warning or an error.
 
 use std::{
     fs,
@@ -15,6 +16,8 @@ use roster::wire::v1::{
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Channel;
+
+use crate::quiet::surprises;
 
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,6 +123,23 @@ impl Cluster {
             .iter()
             .map(|node| format!("--- {}\n{}", node.name, text(node)))
             .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            let log = fs::read_to_string(&node.log).unwrap_or_default();
+            let lines = surprises(&log);
+            assert!(
+                lines.is_empty(),
+                "{} logged what nobody expected: {lines:#?}",
+                node.name
+            );
+        }
     }
 }
 

@@ -10,5 +10,6 @@ mod harness;
 mod leases;
 mod lists;
 mod many;
+mod quiet;
 mod support;
 mod watching;
