@@ -11,6 +11,8 @@ mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+#[allow(unreachable_pub, reason = "each part uses its share")]
+mod simulate;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -33,6 +35,8 @@ enum Command {
     Compose(compose::Arguments),
     /// Real processes
     Run(processes::Arguments),
+    /// Simulated clusters, a process for each seed
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,5 +45,6 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
+        Command::Simulate(arguments) => simulate::main(&arguments),
     }
 }
