@@ -20,6 +20,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
+    check::{self, CheckOptions, Demands},
     history::{Answer, History, Run},
     traffic,
 };
@@ -36,6 +37,7 @@ const FAKE_CLOCKS: [&str; 3] = [
 ];
 const LEDGER: &str = "docs/faults-ledger.md";
 const HISTORY: &str = "history.jsonl";
+const REPORT: &str = "report.txt";
 
 /// Harms real processes and checks what clients saw
 #[derive(clap::Args, Clone, Debug)]
@@ -120,6 +122,24 @@ impl Work {
         match self {
             Self::Scenario(scenario) => scenario.name,
             Self::Random(_) => "random",
+        }
+    }
+
+    /// What it must have seen to prove anything.
+    fn demands(self) -> Demands {
+        match self {
+            Self::Scenario(scenario) => scenario.demands(),
+            // A round that was cut short by the campaign's end may see little.
+            Self::Random(span) if span < ROUND => Demands::default(),
+            Self::Random(_) => Demands {
+                done: 1_000,
+                done_during_faults: 100,
+                leader_hit: true,
+                leader_changes: 2,
+                expiry: true,
+                resume: true,
+                ..Demands::default()
+            },
         }
     }
 }
@@ -251,7 +271,9 @@ impl Campaign<'_> {
                 (History::new(run), findings)
             }
         };
-        judge(&history, &mut findings);
+        if !history.logs.is_empty() {
+            judge(work, &history, &folder, &mut findings)?;
+        }
         findings.runs = 1;
         findings.spent = began.elapsed();
         findings.calls = history.calls.len() as u64;
@@ -303,7 +325,7 @@ impl Campaign<'_> {
             say(format!("VIOLATION {}: {}", finding.checker, finding.story));
         }
         if !findings.violations.is_empty() || self.arguments.keep {
-            say(format!("kept: {} (history: {HISTORY})", folder.display()));
+            say(format!("kept: {} ({HISTORY}, {REPORT}, logs, disks)", folder.display()));
             say(format!("again: {}", history.run.replay));
         }
     }
@@ -312,8 +334,23 @@ impl Campaign<'_> {
 /// Traffic without harm, before and after.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Asks every checker.
-fn judge(_history: &History, _findings: &mut Findings) {}
+/// Asks every checker; what they say stands beside the history.
+fn judge(work: Work, history: &History, folder: &Path, findings: &mut Findings) -> io::Result<()> {
+    let options = CheckOptions {
+        coverage: work.demands(),
+        ..CheckOptions::default()
+    };
+    let report = check::check(history, &options);
+    fs::write(folder.join(REPORT), report.to_string())?;
+    say(format!("  {}", report.coverage));
+    for note in &report.notes {
+        say(format!("  note: {note}"));
+    }
+    for violation in report.violations {
+        findings.violation(violation.checker, violation.story);
+    }
+    Ok(())
+}
 
 /// Appends this campaign's line to the ledger.
 fn enter(total: &Findings, seed: u64) -> io::Result<()> {
