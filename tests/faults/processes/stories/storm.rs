@@ -75,7 +75,7 @@ async fn grant_all(stage: &mut Stage, client: &LeasesClient<Channel>) -> Vec<i64
             // A slow machine makes a smaller storm.
             break;
         }
-        let batch = first..first + BATCH as i64;
+        let batch = (first..FIRST + LEASES).take(BATCH);
         let recorder = stage.recorder.clone();
         let grants = batch.clone().map(|id| grant(client.clone(), recorder.clone(), id));
         stream::iter(grants).buffer_unordered(AT_ONCE).collect::<()>().await;
