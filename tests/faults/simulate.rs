@@ -1,6 +1,10 @@
 //! Many seeds of the simulation: a process for each, some at a time, added up.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its progress and its result")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints its progress and its result"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -86,12 +90,19 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         }
     });
     println!("{}", summary.text());
-    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if summary.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 impl Arguments {
     fn seeds(&self) -> Vec<Seed> {
-        let first = self.seed.or(self.first).unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
+        let first = self
+            .seed
+            .or(self.first)
+            .unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
         let count = if self.seed.is_some() { 1 } else { self.seeds };
         let nodes = |number: u64| match self.nodes {
             Some(nodes) => usize::from(nodes),
@@ -99,7 +110,12 @@ impl Arguments {
             None => 3 + 2 * usize::from(number % 2 == 1),
         };
         let numbers = first..first.saturating_add(count);
-        numbers.map(|number| Seed { number, nodes: nodes(number) }).collect()
+        numbers
+            .map(|number| Seed {
+                number,
+                nodes: nodes(number),
+            })
+            .collect()
     }
 }
 
