@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
+mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod check;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -10,6 +11,8 @@ mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+#[allow(unreachable_pub, reason = "each part uses its share")]
+mod simulate;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -28,14 +31,20 @@ enum Command {
     Plants(plants::Arguments),
     /// Recorded histories
     Check(check::Arguments),
+    /// The compose cluster
+    Compose(compose::Arguments),
     /// Real processes
     Run(processes::Arguments),
+    /// Simulated clusters, a process for each seed
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Plants(arguments) => plants::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
+        Command::Simulate(arguments) => simulate::main(&arguments),
     }
 }

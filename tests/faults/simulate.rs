@@ -1,10 +1,12 @@
 //! Many seeds of the simulation: a process for each, some at a time, added up.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its progress and its result")]
+
 use std::{
     collections::BTreeMap,
     fs, io,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,14 +15,88 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Args;
+use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
-/// A seed that takes longer than this hangs; on an idle machine it takes a few seconds.
-const SEED_MAX: Duration = Duration::from_secs(300);
+/// A seed that takes longer than this hangs; on an idle machine it takes a second or two.
+const SEED_MAX: Duration = Duration::from_secs(900);
 /// How often a running process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Lines of a story that are shown.
 const STORY_LINES: usize = 60;
+
+/// Which seeds.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    /// This one alone
+    #[arg(long)]
+    seed: Option<u64>,
+    /// So many, one after the other
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them; else by chance, and printed
+    #[arg(long)]
+    first: Option<u64>,
+    /// How many nodes; else 3 and 5 in turns
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
+    nodes: Option<u8>,
+    /// The length of the phase with faults, in simulated seconds
+    #[arg(long, default_value_t = 12)]
+    seconds: u64,
+    /// Processes at a time
+    #[arg(long, default_value_t = 2)]
+    parallel: usize,
+    /// Keep the histories of seeds that failed in this folder
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+/// Simulates the seeds that are asked for, and says what came of it.
+pub fn main(arguments: &Arguments) -> ExitCode {
+    // The program of one seed is a binary of its own, built beside this one.
+    let program = match std::env::current_exe() {
+        Ok(this) => this.with_file_name("simulation"),
+        Err(error) => {
+            eprintln!("this program can't be found: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let campaign = Campaign {
+        program,
+        before: Vec::new(),
+        seeds: arguments.seeds(),
+        seconds: arguments.seconds,
+        parallel: arguments.parallel,
+        keep: arguments.keep.clone(),
+    };
+    let (Some(first), all) = (campaign.seeds.first(), campaign.seeds.len()) else {
+        eprintln!("no seeds were asked for");
+        return ExitCode::from(2);
+    };
+    println!("{all} seeds from {} on, {} at a time", first.number, campaign.parallel);
+    let summary = run(&campaign, |summary| {
+        if summary.seeds % 10 == 0 || !summary.failed.is_empty() || summary.seeds == all {
+            println!("[{}/{all}] {}", summary.seeds, summary.line());
+        }
+    });
+    println!("{}", summary.text());
+    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Arguments {
+    fn seeds(&self) -> Vec<Seed> {
+        let first = self.seed.or(self.first).unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
+        let count = if self.seed.is_some() { 1 } else { self.seeds };
+        let nodes = |number: u64| match self.nodes {
+            Some(nodes) => usize::from(nodes),
+            None if self.seed.is_some() => 3,
+            None => 3 + 2 * usize::from(number % 2 == 1),
+        };
+        let numbers = first..first.saturating_add(count);
+        numbers.map(|number| Seed { number, nodes: nodes(number) }).collect()
+    }
+}
 
 /// One seed's result: the line of JSON with which its process ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

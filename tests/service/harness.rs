@@ -1,4 +1,5 @@
-//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends.
+//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends. A test that
+//! went well fails all the same when a node has logged a warning or an error.
 
 use std::{
     fs,
@@ -16,6 +17,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use crate::quiet::surprises;
+
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +32,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) endpoint: String,
+    /// Where the other nodes reach it.
+    pub(crate) peer_endpoint: String,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -62,12 +67,13 @@ impl Cluster {
             .map(|at| {
                 let name = format!("n{}", at + 1);
                 let endpoint = format!("127.0.0.1:{}", client_ports[at]);
+                let peer_endpoint = format!("127.0.0.1:{}", peer_ports[at]);
                 let data = folder.path().join(&name);
                 let arguments = [
                     ("--name", name.clone()),
                     ("--data-dir", data.display().to_string()),
                     ("--client-addr", endpoint.clone()),
-                    ("--peer-addr", format!("127.0.0.1:{}", peer_ports[at])),
+                    ("--peer-addr", peer_endpoint.clone()),
                     ("--initial-cluster", list.clone()),
                 ];
                 let arguments = arguments
@@ -78,6 +84,7 @@ impl Cluster {
                 Node {
                     name,
                     endpoint,
+                    peer_endpoint,
                     arguments,
                     log,
                     child: None,
@@ -116,6 +123,23 @@ impl Cluster {
             .iter()
             .map(|node| format!("--- {}\n{}", node.name, text(node)))
             .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            let log = fs::read_to_string(&node.log).unwrap_or_default();
+            let lines = surprises(&log);
+            assert!(
+                lines.is_empty(),
+                "{} logged what nobody expected: {lines:#?}",
+                node.name
+            );
+        }
     }
 }
 

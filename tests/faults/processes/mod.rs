@@ -18,16 +18,16 @@
 mod campaign;
 mod cluster;
 mod disk;
-mod findings;
-mod gaps;
+pub(crate) mod findings;
+pub(crate) mod gaps;
 mod harm;
 mod network;
 mod random;
 mod scenarios;
 mod server;
-mod shell;
+pub(crate) mod shell;
 mod stage;
 mod stories;
-mod witness;
+pub(crate) mod witness;
 
-pub(crate) use campaign::{Arguments, run};
+pub(crate) use campaign::{Arguments, run, say};

@@ -37,10 +37,6 @@ pub(super) async fn run(mut session: Session) {
         while i64::try_from(left.len()).unwrap_or(i64::MAX) < session.rng.random_range(WATCHES) {
             left.push(Wanted::by_chance(&mut session));
         }
-        if session.cluster_id.is_empty() {
-            // A position needs its cluster's id; the first stream tells it.
-            left.iter_mut().for_each(|wanted| wanted.start = Start::Snapshot);
-        }
         left = one_stream(&mut session, left).await;
         session.hop();
         session.think().await;

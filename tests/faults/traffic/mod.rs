@@ -23,6 +23,7 @@ mod final_reads;
 mod library;
 mod link;
 mod many;
+mod mover;
 mod reader;
 mod registrar;
 mod renewals;
@@ -47,6 +48,7 @@ use session::Session;
 
 pub use final_reads::final_reads;
 pub use link::{Target, node_status};
+pub use mover::grant_mover;
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
