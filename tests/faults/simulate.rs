@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::{
         Mutex, PoisonError,
@@ -18,6 +18,11 @@ use std::{
 use clap::Args;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    check::{CheckOptions, check},
+    history::History,
+};
 
 /// A seed that takes longer than this hangs; on an idle machine it takes a second or two.
 const SEED_MAX: Duration = Duration::from_secs(900);
@@ -286,7 +291,7 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
         .env("SIMULATION_SEED", seed.number.to_string())
         .env("SIMULATION_NODES", seed.nodes.to_string())
         .env("SIMULATION_SECONDS", campaign.seconds.to_string())
-        .env("SIMULATION_HISTORY_ON_FAILURE", &history)
+        .env("SIMULATION_HISTORY", &history)
         .stdin(Stdio::null())
         .stdout(fs::File::create(&out)?)
         .stderr(fs::File::create(&errors)?)
@@ -305,7 +310,7 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
     };
     let said = fs::read_to_string(&out)?;
     let report = said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok());
-    let report = report.unwrap_or_else(|| {
+    let mut report = report.unwrap_or_else(|| {
         let errors = fs::read_to_string(&errors).unwrap_or_default();
         let last: Vec<&str> = errors
             .lines()
@@ -314,6 +319,9 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
             .collect();
         failed(seed, "panic", &format!("{status}\n{}", last.join("\n")))
     });
+    if history.exists() {
+        judge(&mut report, &history)?;
+    }
     if !report.violations.is_empty()
         && let Some(keep) = &campaign.keep
         && history.exists()
@@ -325,6 +333,17 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
         )?;
     }
     Ok(report)
+}
+
+/// Asks every checker about the history.
+fn judge(report: &mut Report, history: &Path) -> io::Result<()> {
+    let history = History::read(history).map_err(io::Error::other)?;
+    let checked = check(&history, &CheckOptions::default());
+    let counts = checked.checked.iter().map(|(checker, count)| ((*checker).to_owned(), *count as u64));
+    report.checked.extend(counts);
+    let told = checked.violations.into_iter();
+    report.violations.extend(told.map(|violation| (violation.checker.to_owned(), violation.story)));
+    Ok(())
 }
 
 fn failed(seed: Seed, checker: &str, story: &str) -> Report {

@@ -33,6 +33,7 @@ use super::{
     network::{self, Streams},
     trace::Trace,
 };
+use crate::recorder::Recorder;
 
 /// Where nodes call each other.
 pub(super) const PEER_PORT: u16 = 7401;
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub(super) trace: Trace,
     pub(super) counts: Counts,
     pub(super) alarms: Alarms,
+    pub(super) recorder: Recorder,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
     running: Mutex<Option<Running>>,
@@ -83,6 +85,7 @@ pub(super) struct MachineParts {
     pub(super) trace: Trace,
     pub(super) counts: Counts,
     pub(super) alarms: Alarms,
+    pub(super) recorder: Recorder,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
 }
@@ -109,6 +112,7 @@ impl Machine {
             trace: parts.trace,
             counts: parts.counts,
             alarms: parts.alarms,
+            recorder: parts.recorder,
             kept_behind_snapshot: parts.kept_behind_snapshot,
             seed: parts.seed,
             running: Mutex::default(),
