@@ -537,8 +537,7 @@ fn answer_failure(waiters: Waiters, error: ProposeError) {
     let failure = match error {
         ProposeError::NotLeader { leader } => Failure::NotLeader(leader),
         ProposeError::NoQuorum => Failure::NoQuorum,
-        // Plant: what may have been appended is said to be not applied, and tried again.
-        ProposeError::Unknown => planted!("unknown-called-not-applied", Failure::NotLeader(None), Failure::Unknown),
+        ProposeError::Unknown => Failure::Unknown,
         ProposeError::ShuttingDown => Failure::ShuttingDown,
     };
     for write in waiters.writes {
