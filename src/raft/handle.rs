@@ -60,7 +60,7 @@ pub(super) struct Inner {
     /// One snapshot is received at a time.
     pub(super) receiving: Semaphore,
     pub(super) runtime: Handle,
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     progress: Arc<Progress>,
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
@@ -188,6 +188,8 @@ impl Raft {
         term: Term,
         entry: Entry,
     ) -> impl Future<Output = Result<Committed, ProposeError>> + Send + use<> {
+        // Plant: watchers are given what was only proposed.
+        planted!("uncommitted-change-delivered" => { self.publish_rashly(&entry); });
         let (reply, replied) = Reply::new();
         let write = self
             .0

@@ -214,7 +214,7 @@ impl Ports {
         ports.tasks.spawn(serve(
             client,
             ports.clients.router(),
-            PortLimits::CLIENT,
+            PortLimits::of_clients(),
             ports.stop.clone(),
         ));
         let serving = serve_peers(peer, ports.peers.clone(), ports.stop_peers.clone());

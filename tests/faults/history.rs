@@ -47,6 +47,8 @@ pub enum Event {
     Log(NodeLog),
     /// A node's content hash at one log index.
     StateHash(NodeHash),
+    /// How far a node's log is safe from a power cut: only a simulated disk can tell.
+    Durable(Durable),
 }
 
 /// What was run.
@@ -550,4 +552,18 @@ pub struct NodeHash {
     pub revision: i64,
     /// In hex.
     pub hash: String,
+}
+
+/// How far a node's log is safe from a power cut, told whenever that changes, and before it is acted upon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Durable {
+    /// When.
+    pub at: At,
+    /// Whose log.
+    pub node: String,
+    /// The last record that would be there after a power cut; falls when the log's end is cut off.
+    pub synced_index: u64,
+    /// Of a leader, when it takes more to be committed: through which record. Must be of its own term.
+    #[serde(default)]
+    pub committed_index: Option<u64>,
 }

@@ -3,9 +3,13 @@
 
 mod basics;
 mod endings;
+mod ex_leaders;
+mod extremes;
+mod freshness;
 mod harness;
 mod leases;
 mod lists;
 mod many;
+mod quiet;
 mod support;
 mod watching;

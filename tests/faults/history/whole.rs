@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Call, Event, Fault, Held, NodeHash, NodeLog, Run, Sample, WatchStream};
+use super::{Call, Durable, Event, Fault, Held, NodeHash, NodeLog, Run, Sample, WatchStream};
 
 /// Everything that one run recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct History {
     pub logs: Vec<NodeLog>,
     /// In the order in which they were asked.
     pub hashes: Vec<NodeHash>,
+    /// In the order in which they came about.
+    pub durable: Vec<Durable>,
     /// The last line was cut short, as when the recorder was killed: everything up to it stands here.
     pub cut_short: bool,
 }
@@ -70,6 +72,7 @@ impl History {
             samples: Vec::new(),
             logs: Vec::new(),
             hashes: Vec::new(),
+            durable: Vec::new(),
             cut_short: false,
         }
     }
@@ -102,6 +105,7 @@ impl History {
             Event::Sample(sample) => self.samples.push(sample),
             Event::Log(record) => self.logs.push(record),
             Event::StateHash(hash) => self.hashes.push(hash),
+            Event::Durable(fact) => self.durable.push(fact),
         }
         Ok(())
     }
@@ -165,6 +169,7 @@ impl History {
             .chain(self.samples.iter().cloned().map(Event::Sample))
             .chain(self.logs.iter().cloned().map(Event::Log))
             .chain(self.hashes.iter().cloned().map(Event::StateHash))
+            .chain(self.durable.iter().cloned().map(Event::Durable))
     }
 }
 

@@ -242,7 +242,15 @@ impl Campaign<'_> {
             replay: format!("scripts/faults {replay}"),
         };
         say(format!("\n{} ({} nodes, seed {seed})", work.name(), plan.nodes));
-        let (history, mut findings) = self.play(work, &plan, run, &folder).await?;
+        let (history, mut findings) = match self.play(work, &plan, run.clone(), &folder).await {
+            Ok(played) => played,
+            Err(error) => {
+                // The next cluster may fare better; this one proved nothing, and that counts as a failure.
+                let mut findings = Findings::default();
+                findings.violation("the-harness-works", error.to_string());
+                (History::new(run), findings)
+            }
+        };
         judge(&history, &mut findings);
         findings.runs = 1;
         findings.spent = began.elapsed();

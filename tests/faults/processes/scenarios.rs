@@ -235,7 +235,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Step(Harm::Full { whom: Whom::Leader, leave_mib: 64 }, 4_000, 2_000, 1),
         Step(Harm::Full { whom: Whom::Follower, leave_mib: 0 }, 5_000, 2_000, 1),
         Step(Harm::Full { whom: Whom::Leader, leave_mib: 0 }, 5_000, 2_000, 1),
-    ]),
+    ]).with(&["--snapshot-after-bytes", "50000"]),
     Scenario::steps("clock-jumps", "wall clocks jump by a day, back and forth", &[
         Step(Harm::Clock { whom: Whom::Leader, hours: 24 }, 3_000, 1_500, 2),
         Step(Harm::Clock { whom: Whom::Leader, hours: -24 }, 3_000, 1_500, 2),
@@ -258,7 +258,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     Scenario::story("torn-and-flipped", "a torn tail is recovered; a flipped byte in any file is refused or harmless", |stage| {
         Box::pin(stories::torn_and_flipped(stage))
-    }),
+    }).with(&["--snapshot-after-bytes", "50000"]),
     Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", |stage| {
         Box::pin(stories::expiry_storm(stage))
     }),

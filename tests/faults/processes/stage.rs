@@ -48,7 +48,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const AFTER_HEALING: Duration = Duration::from_secs(2);
 /// A lease that outlives every run: while there is one, the leader stamps, and so the log's index moves.
 const MOVER: i64 = (1 << 62) + 1_000_000_007;
-const MOVER_TTL: Duration = Duration::from_secs(24 * 3_600);
+const MOVER_TTL_MS: u64 = 24 * 3_600 * 1_000;
 /// The tool's own calls, in the history.
 pub(crate) const OWN_CLIENT: u32 = 1_000_000;
 
@@ -246,7 +246,7 @@ impl Stage {
         let sent = self.recorder.now();
         let asked = GrantLeaseRequest {
             lease_id: MOVER,
-            ttl: prost_types::Duration::try_from(MOVER_TTL).ok(),
+            ttl: prost_types::Duration::try_from(Duration::from_millis(MOVER_TTL_MS)).ok(),
         };
         let answer = match client.grant_lease(asked).await {
             Ok(granted) => {
@@ -256,7 +256,7 @@ impl Stage {
                     term: header.term,
                     reply: Reply::Lease {
                         lease: MOVER,
-                        ttl_ms: MOVER_TTL.as_millis() as u64,
+                        ttl_ms: MOVER_TTL_MS,
                     },
                 }
             }
@@ -273,7 +273,7 @@ impl Stage {
             ended: self.recorder.now(),
             request: Request::Grant {
                 lease: MOVER,
-                ttl_ms: MOVER_TTL.as_millis() as u64,
+                ttl_ms: MOVER_TTL_MS,
             },
             answer,
         }));

@@ -16,7 +16,8 @@ use crate::{
 
 /// How many.
 const LEASES: i64 = 100_000;
-const TTL: Duration = Duration::from_secs(12);
+const TTL_MS: u64 = 12_000;
+const TTL: Duration = Duration::from_millis(TTL_MS);
 /// Their ids; callers' own begin at 2^62.
 const FIRST: i64 = (1 << 62) + 2_000_000_000;
 /// Grants under way at one time.
@@ -77,7 +78,7 @@ pub(crate) async fn expiry_storm(stage: &mut Stage) -> io::Result<()> {
 }
 
 async fn grant(mut client: LeasesClient<Channel>, recorder: Recorder, lease: i64) {
-    let ttl_ms = TTL.as_millis() as u64;
+    let ttl_ms = TTL_MS;
     let request = Request::Grant { lease, ttl_ms };
     let mut asked = tonic::Request::new(GrantLeaseRequest {
         lease_id: lease,

@@ -1,5 +1,7 @@
 //! What can be done to a cluster and taken back again. Scenarios name harms in order; random runs overlap them.
 
+mod shape;
+
 use std::{fmt, io, time::Duration};
 
 use rand::{Rng as _, seq::SliceRandom as _};
@@ -14,6 +16,8 @@ use super::{
 const FLAP_EVERY: Duration = Duration::from_millis(200);
 /// An injected fsync error must have ended the node by then, if anything was written.
 const SYNC_ERROR_MAX: Duration = Duration::from_secs(15);
+/// A node whose disk hung for too long ends as soon as it can.
+const AFTER_THAWING: Duration = Duration::from_millis(1_500);
 /// How long a node that was started again may take to say how it is. It may have a log to replay.
 const BACK_MAX: Duration = Duration::from_secs(20);
 
@@ -182,9 +186,9 @@ impl Held {
             // No leader, or all are held: nothing to harm now.
             return Ok(None);
         }
-        let shaped = shape(stage, harm, &nodes);
+        let ways = shape::ways(stage, harm, &nodes);
         let from = stage.recorder.now();
-        let done = apply(stage, harm, &nodes, &shaped.ways).await;
+        let done = apply(stage, harm, &nodes, &ways).await;
         let keeps_at_it = match done {
             Ok(task) => task,
             Err(error) if is_lack(&error) => {
@@ -206,7 +210,7 @@ impl Held {
         Ok(Some(Self {
             harm,
             nodes,
-            ways: shaped.ways.into_iter().map(|(way, _)| way).collect(),
+            ways: ways.into_iter().map(|(way, _)| way).collect(),
             fault,
             _keeps_at_it: keeps_at_it,
         }))
@@ -248,7 +252,11 @@ impl Held {
         let server = &mut stage.cluster.servers[node];
         match self.harm {
             Harm::Pause(_) => server.resume(),
-            Harm::Freeze(_) => server.disk.thaw()?,
+            Harm::Freeze(_) => {
+                server.disk.thaw()?;
+                // One that has decided to end could not, while its writes stood still.
+                server.wait_ended(AFTER_THAWING);
+            }
             Harm::SlowSync { .. } => server.untrace(),
             Harm::SyncError(_) => {
                 if server.wait_ended(SYNC_ERROR_MAX).is_none() {
@@ -302,116 +310,6 @@ fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
             first.chain(others(&all)).take(count).collect()
         }
     }
-}
-
-/// The ways that a harm is about, and what becomes of them.
-#[derive(Default)]
-struct Shape {
-    ways: Vec<((End, End), Flow)>,
-}
-
-fn shape(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Shape {
-    let size = stage.cluster.servers.len();
-    let others: Vec<usize> = (0..size).filter(|node| !nodes.contains(node)).collect();
-    let clients = stage.cluster.clients();
-    let mut shape = Shape::default();
-    let blocked = |pass| Flow {
-        pass,
-        ..Flow::default()
-    };
-    let both = |shape: &mut Shape, a: End, b: End, flow: &Flow| {
-        shape.ways.push(((a, b), flow.clone()));
-        shape.ways.push(((b, a), flow.clone()));
-    };
-    match harm {
-        Harm::Isolate { pass, clients: too, .. } => {
-            for &a in nodes {
-                for &b in &others {
-                    both(&mut shape, End::Node(a), End::Node(b), &blocked(pass));
-                }
-                for client in (0..clients).filter(|_| too) {
-                    both(&mut shape, End::Node(a), End::Client(client), &blocked(pass));
-                }
-            }
-        }
-        Harm::OneWay { outward, pass, .. } => {
-            for (&a, &b) in nodes.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                let way = if outward { (a, b) } else { (b, a) };
-                shape.ways.push(((End::Node(way.0), End::Node(way.1)), blocked(pass)));
-            }
-        }
-        Harm::Bridge => {
-            let mut order: Vec<usize> = (0..size).collect();
-            order.shuffle(&mut stage.chance);
-            let half = (size - 1) / 2;
-            for (&a, &b) in order[..half]
-                .iter()
-                .flat_map(|a| order[half..size - 1].iter().map(move |b| (a, b)))
-            {
-                both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
-            }
-        }
-        Harm::Ring => {
-            for a in 0..size {
-                for b in a + 1..size {
-                    let neighbours = b - a == 1 || b - a == size - 1;
-                    // Three nodes in a ring all see each other: one link less then.
-                    if !neighbours || (size == 3 && (a, b) == (0, 1)) {
-                        both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
-                    }
-                }
-            }
-        }
-        Harm::Flap(_) => {
-            for (&a, &b) in nodes.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
-            }
-        }
-        Harm::Delay { delay_ms, jitter_ms } => {
-            let flow = Flow {
-                delay: Duration::from_millis(delay_ms),
-                jitter: Duration::from_millis(jitter_ms),
-                ..Flow::default()
-            };
-            for (a, b) in pairs(size) {
-                shape.ways.push(((End::Node(a), End::Node(b)), flow.clone()));
-            }
-        }
-        Harm::Throttle { bytes_per_s, .. } => {
-            let flow = Flow {
-                bytes_per_s: Some(bytes_per_s),
-                ..Flow::default()
-            };
-            for (&a, &b) in nodes.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                both(&mut shape, End::Node(a), End::Node(b), &flow);
-            }
-        }
-        Harm::Resets { peers: true, .. } => {
-            for (a, b) in pairs(size) {
-                shape.ways.push(((End::Node(a), End::Node(b)), Flow::default()));
-            }
-        }
-        Harm::Resets { peers: false, .. } => {
-            for (client, node) in (0..clients).flat_map(|client| (0..size).map(move |node| (client, node))) {
-                shape
-                    .ways
-                    .push(((End::Client(client), End::Node(node)), Flow::default()));
-            }
-        }
-        Harm::DeafClients { outward } => {
-            for (client, node) in (0..clients).flat_map(|client| (0..size).map(move |node| (client, node))) {
-                let (client, node) = (End::Client(client), End::Node(node));
-                let way = if outward { (client, node) } else { (node, client) };
-                shape.ways.push((way, blocked(Pass::Swallowed)));
-            }
-        }
-        _ => {}
-    }
-    shape
-}
-
-fn pairs(size: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..size).flat_map(move |a| (0..size).filter(move |b| *b != a).map(move |b| (a, b)))
 }
 
 type KeepsAtIt = Option<AbortOnDropHandle<()>>;
