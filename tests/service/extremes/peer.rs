@@ -238,10 +238,6 @@ async fn try_one(channel: &Channel, path: &str, variant: &Variant, names: &Names
             let answer: internal::VoteResponse = prost::Message::decode(answer).expect("an answer");
             assert!(!answer.granted, "{about}: {answer:?}");
         }
-        Ok(answer) if variant.readable && path.ends_with("/TransferLeader") => {
-            let answer: internal::TransferLeaderResponse = prost::Message::decode(answer).expect("an answer");
-            assert!(!answer.accepted, "{about}: {answer:?}");
-        }
         Ok(answer) if variant.readable && path.ends_with("/Forward") => {
             let answer: internal::ForwardResponse = prost::Message::decode(answer).expect("an answer");
             let refused = matches!(
