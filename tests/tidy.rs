@@ -178,6 +178,8 @@ fn orphans(sources: &BTreeMap<&str, Source>) -> Vec<String> {
                 | ["tests" | "examples" | "benches", _]
                 | ["tests" | "examples" | "benches", _, "main.rs"]
                 | ["tests", "faults", "faults.rs" | "simulation.rs"]
+                // A workspace of its own.
+                | ["tests", "fuzz", "lib.rs" | "libfuzzer.rs"]
         )
     };
     let mut reached = BTreeSet::new();
