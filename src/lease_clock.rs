@@ -50,7 +50,8 @@ impl LeaseClock {
         self.reading = self.reading.after(credit);
         // A `now` from before the last step, which two racing callers can bring about, must not make the time
         // between them count twice.
-        self.last = self.last.max(now);
+        // Plant: what was not credited in a pause is made up for later, so the clock leaps over fresh renewals.
+        self.last = planted!("stamp-leaps-after-pause", self.last + credit, self.last.max(now));
         self.reading
     }
 

@@ -3,6 +3,12 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+// First: its macros are seen by what follows.
+#[macro_use]
+mod plant;
+
+#[cfg(feature = "server")]
+mod blocking;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
@@ -24,5 +30,6 @@ pub mod service;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
+pub mod transport;
 pub mod watch;
 pub mod wire;

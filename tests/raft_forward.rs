@@ -21,6 +21,7 @@ use roster::{
     peer::{
         self, Consensus, ForwardHandler, Introduction, MessageStream, PeerError, PeerService, Peers, PeersConfig, Seat,
     },
+    transport::Connector,
     wire::internal::{
         AppendRequest, AppendResponse, ForwardRenewals, ForwardRequest, ForwardResponse, FoundRequest, FoundResponse,
         HelloRequest, HelloResponse, PassPageRequest, PassPageResponse, ReadIndexRequest, SnapshotChunk,
@@ -185,6 +186,7 @@ fn peers(address: &str, cluster_id: ClusterId) -> Arc<Peers> {
     let peers = Peers::new(PeersConfig {
         name: NodeName::parse("n1").unwrap(),
         runtime: Handle::current(),
+        connector: Connector::default(),
     });
     peers.belong_to(cluster_id, NodeId(1));
     peers.set(&[Member {

@@ -37,6 +37,7 @@ impl HealthArgs {
             unreachable_patience: Duration::ZERO,
             connect_timeout: session.timeout.unwrap_or(TIMEOUT),
             spread: false,
+            ..session.client.options().clone()
         };
         let endpoint = session.client.endpoints().first().clone();
         let node = Client::new(endpoint.clone().into(), options);

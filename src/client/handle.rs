@@ -7,6 +7,7 @@ use super::{
     nodes::{Node, Nodes},
     retry::Patience,
 };
+use crate::transport::Connector;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Options {
     /// Whether the client begins with a node chosen at random rather than with the first, so that many clients with
     /// one list spread over the cluster.
     pub spread: bool,
+    /// How connections are opened.
+    pub connector: Connector,
 }
 
 impl Default for Options {
@@ -33,6 +36,7 @@ impl Default for Options {
             unreachable_patience: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(1),
             spread: true,
+            connector: Connector::default(),
         }
     }
 }
@@ -50,7 +54,7 @@ impl Client {
     /// A client of the cluster behind these endpoints. Connects with the first call.
     #[must_use]
     pub fn new(endpoints: Endpoints, options: Options) -> Self {
-        let nodes = Nodes::new(endpoints, options.connect_timeout, options.spread);
+        let nodes = Nodes::new(endpoints, &options);
         Self { nodes, options }
     }
 

@@ -15,7 +15,9 @@ use tonic::transport::Channel;
 use super::{
     endpoints::{Endpoint, Endpoints},
     error::Error,
+    handle::Options,
 };
+use crate::transport::Connector;
 
 /// How often a connection in use is asked whether it is still there: one that died without a word would hold its
 /// streams for ever.
@@ -36,6 +38,7 @@ struct Connection {
 pub(super) struct Nodes {
     endpoints: Endpoints,
     connect_timeout: Duration,
+    connector: Connector,
     connections: Vec<Connection>,
     current: AtomicUsize,
 }
@@ -51,7 +54,7 @@ impl fmt::Debug for Nodes {
 
 impl Nodes {
     /// Opens nothing yet. With `spread`, clients begin at different nodes, so that not all come to the first.
-    pub(super) fn new(endpoints: Endpoints, connect_timeout: Duration, spread: bool) -> Arc<Self> {
+    pub(super) fn new(endpoints: Endpoints, options: &Options) -> Arc<Self> {
         let connections: Vec<Connection> = endpoints
             .as_slice()
             .iter()
@@ -60,14 +63,15 @@ impl Nodes {
                 channel: OnceLock::new(),
             })
             .collect();
-        let first = if spread {
+        let first = if options.spread {
             rand::rng().random_range(0..connections.len())
         } else {
             0
         };
         Arc::new(Self {
             endpoints,
-            connect_timeout,
+            connect_timeout: options.connect_timeout,
+            connector: options.connector.clone(),
             connections,
             current: AtomicUsize::new(first),
         })
@@ -109,13 +113,13 @@ impl Nodes {
             return Ok(channel.clone());
         }
         let uri = format!("http://{}", connection.endpoint);
-        let channel = tonic::transport::Endpoint::from_shared(uri)
+        let endpoint = tonic::transport::Endpoint::from_shared(uri)
             .map_err(|error| Error::unreachable(connection.endpoint.to_string(), error.to_string()))?
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect_lazy();
+            .tcp_nodelay(true);
+        let channel = self.connector.channel(&endpoint);
         Ok(connection.channel.get_or_init(|| channel).clone())
     }
 }
@@ -126,7 +130,11 @@ mod tests {
 
     fn three() -> Arc<Nodes> {
         let endpoints = "n1,n2,n3".parse().expect("a list");
-        Nodes::new(endpoints, Duration::from_secs(1), false)
+        let options = Options {
+            spread: false,
+            ..Options::default()
+        };
+        Nodes::new(endpoints, &options)
     }
 
     #[test]

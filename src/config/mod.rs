@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, fs, net::SocketAddr, path::PathBuf, time::Durat
 
 use serde::Deserialize;
 
-use crate::{model::NodeName, raft::Timings};
+use crate::{
+    model::NodeName,
+    raft::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, Timings},
+};
 
 /// Where clients reach a node that says nothing else.
 const CLIENT_ADDR_DEFAULT: &str = "127.0.0.1:7400";
@@ -51,6 +54,12 @@ pub struct Settings {
     /// How long a follower waits for its leader: at most [default: 450ms]
     #[arg(long, env = "ROSTER_ELECTION_MAX", value_name = "DURATION")]
     pub election_max: Option<String>,
+    /// A snapshot is due after so many bytes of log, or as many as the last one has [default: 67108864]
+    #[arg(long, env = "ROSTER_SNAPSHOT_AFTER_BYTES", value_name = "BYTES")]
+    pub snapshot_after_bytes: Option<u64>,
+    /// How many records of the log stay behind a snapshot, for followers that were away [default: 100000]
+    #[arg(long, env = "ROSTER_LOG_KEPT_RECORDS", value_name = "NUMBER")]
+    pub log_kept_records: Option<u64>,
     /// What is logged: error, warn, info, debug, or a filter like info,roster::raft=debug
     #[arg(long, env = "ROSTER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -97,6 +106,10 @@ pub struct Config {
     pub insecure: bool,
     /// When an election begins.
     pub timings: Timings,
+    /// After how many bytes of log a snapshot is due.
+    pub snapshot_after_bytes: u64,
+    /// How many records of the log stay behind it.
+    pub log_kept_records: u64,
 }
 
 impl Settings {
@@ -124,6 +137,8 @@ impl Settings {
             heartbeat: self.heartbeat.or(lower.heartbeat),
             election_min: self.election_min.or(lower.election_min),
             election_max: self.election_max.or(lower.election_max),
+            snapshot_after_bytes: self.snapshot_after_bytes.or(lower.snapshot_after_bytes),
+            log_kept_records: self.log_kept_records.or(lower.log_kept_records),
             log: self.log.or(lower.log),
             log_json: self.log_json.or(lower.log_json),
         }
@@ -181,6 +196,8 @@ impl Settings {
             initial_cluster,
             insecure,
             timings: timings(self.heartbeat, self.election_min, self.election_max)?,
+            snapshot_after_bytes: at_least("snapshot-after-bytes", self.snapshot_after_bytes, SNAPSHOT_AFTER_BYTES)?,
+            log_kept_records: at_least("log-kept-records", self.log_kept_records, KEPT_BEHIND_SNAPSHOT)?,
         })
     }
 }
@@ -216,6 +233,16 @@ fn timings(
         ));
     }
     Ok(timings)
+}
+
+/// What snapshots and the log behind them may be tuned down to: less would only keep the disk busy.
+const LOG_LEAST: u64 = 1_000;
+
+fn at_least(setting: &'static str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
+    match given {
+        Some(number) if number < LOG_LEAST => Err(error(setting, format!("must be {LOG_LEAST} or more"))),
+        given => Ok(given.unwrap_or(default)),
+    }
 }
 
 impl Config {
@@ -405,6 +432,13 @@ mod tests {
                     ..settings("n1", "n1=127.0.0.1:7500")
                 },
                 "--heartbeat: \"soon\"",
+            ),
+            (
+                Settings {
+                    log_kept_records: Some(0),
+                    ..settings("n1", "n1=127.0.0.1:7500")
+                },
+                "--log-kept-records: must be",
             ),
             (
                 Settings {

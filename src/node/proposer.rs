@@ -294,7 +294,13 @@ impl Proposer {
             return;
         };
         if self.lead.as_ref().is_none_or(|current| current.term != lead.term) {
-            let clock = LeaseClock::begin(lead.base, self.clock.now());
+            // Plant: a new leader takes lease time for later than it is.
+            let base = planted!(
+                "clock-ahead-at-election",
+                lead.base.after(Duration::from_secs(5)),
+                lead.base
+            );
+            let clock = LeaseClock::begin(base, self.clock.now());
             self.lead = Some(Lead {
                 term: lead.term,
                 clock,
@@ -513,7 +519,8 @@ fn answer_failure(waiters: Waiters, error: ProposeError) {
     let failure = match error {
         ProposeError::NotLeader { leader } => Failure::NotLeader(leader),
         ProposeError::NoQuorum => Failure::NoQuorum,
-        ProposeError::Unknown => Failure::Unknown,
+        // Plant: what may have been appended is said to be not applied, and tried again.
+        ProposeError::Unknown => planted!("unknown-called-not-applied", Failure::NotLeader(None), Failure::Unknown),
         ProposeError::ShuttingDown => Failure::ShuttingDown,
     };
     for write in waiters.writes {

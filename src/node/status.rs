@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Node, NodeError};
 use crate::{
+    blocking,
     model::{LogIndex, Member},
     raft::Role,
     registry::State,
@@ -86,7 +87,7 @@ impl Node {
                 Err(_elapsed) => return Err(self.0.route.explain(super::proposer::Failure::NoQuorum)),
             }
         };
-        let hash = tokio::task::spawn_blocking(move || content_hash(&state))
+        let hash = blocking::run(move || content_hash(&state))
             .await
             .map_err(|_stopped| NodeError::ShuttingDown)?;
         Ok(Ok(StateHash { applied_index, hash }))

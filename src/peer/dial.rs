@@ -15,6 +15,7 @@ use tonic::{
 use super::{ForwardConnection, MESSAGE_MAX_BYTES, PeerError, metadata};
 use crate::{
     model::{ClusterId, Member, NodeId, NodeName, Term},
+    transport::Connector,
     wire::internal::{
         FoundRequest, FoundResponse, HelloRequest, HelloResponse, PassPageRequest, PassPageResponse, forward_request,
         forward_response, peer_client::PeerClient,
@@ -56,6 +57,8 @@ pub struct PeersConfig {
     pub name: NodeName,
     /// Where connections are driven.
     pub runtime: Handle,
+    /// How they are opened.
+    pub connector: Connector,
 }
 
 #[derive(Debug)]
@@ -245,7 +248,7 @@ impl Peers {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let _driven_there = self.config.runtime.enter();
-        let client = PeerClient::new(endpoint.connect_lazy());
+        let client = PeerClient::new(self.config.connector.channel(&endpoint));
         Ok(client
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES))

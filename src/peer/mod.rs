@@ -12,6 +12,7 @@
 //! **Never** does it know what the messages mean, who leads, or try anything twice: what was not sent is for its caller
 //! to send elsewhere.
 
+mod accept;
 mod dial;
 mod error;
 mod forward;
@@ -22,7 +23,7 @@ pub use dial::{Lane, Peers, PeersConfig, SILENCE_MAX};
 pub use error::PeerError;
 pub use forward::ForwardConnection;
 pub use metadata::check_metadata;
-pub use serve::{Consensus, ForwardHandler, Introduction, MessageStream, PeerService, Seat, serve};
+pub use serve::{Consensus, ForwardHandler, Introduction, MessageStream, PeerService, Seat, serve, serve_connections};
 
 /// The largest message on the peer port, in bytes: an append carries about 2 MiB of records, or one record larger
 /// than that.

@@ -16,17 +16,22 @@ use futures_util::{
     stream::{BoxStream, FuturesUnordered},
 };
 use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
+use tonic::{
+    Request, Response, Status, Streaming,
+    metadata::MetadataMap,
+    transport::{Server, server::Connected},
+};
 
 use super::{
-    MESSAGE_MAX_BYTES, check_metadata,
+    MESSAGE_MAX_BYTES, accept, check_metadata,
     dial::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     forward::IN_FLIGHT_MAX,
 };
 use crate::{
     model::{ClusterId, NodeId},
+    transport::ByteStream,
     wire::internal::{
         AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, FoundRequest, FoundResponse, HelloRequest,
         HelloResponse, PassPageRequest, PassPageResponse, SnapshotChunk, SnapshotResponse, TransferLeaderRequest,
@@ -156,11 +161,18 @@ pub async fn serve(
     service: PeerService,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let connections = TcpListenerStream::new(listener).map(|connection| {
-        let connection = connection?;
-        connection.set_nodelay(true)?;
-        Ok::<_, io::Error>(connection)
-    });
+    serve_connections(accept::connections(listener), service, shutdown).await
+}
+
+/// [`serve`] for connections that come in another way than over TCP.
+///
+/// # Errors
+/// As [`serve`]: no more connections come.
+pub async fn serve_connections<S: ByteStream + Connected>(
+    connections: impl Stream<Item = io::Result<S>> + Send,
+    service: PeerService,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
     let serving = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -38,7 +38,7 @@ use crate::{
     model::{LeaseTime, LogIndex, Member, NodeId, Term},
     peer::Peers,
     registry::{Applied, Entry, State},
-    storage::{LogStore, SnapshotStore},
+    storage::{LogStorage, SnapshotStore},
     watch::Hub,
 };
 
@@ -60,7 +60,7 @@ pub(super) struct Inner {
     /// One snapshot is received at a time.
     pub(super) receiving: Semaphore,
     pub(super) runtime: Handle,
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     progress: Arc<Progress>,
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
@@ -84,19 +84,19 @@ impl Raft {
     /// See [`StartError`].
     pub async fn start(
         options: RaftOptions,
-        log: LogStore,
+        log: impl LogStorage,
         snapshots: SnapshotStore,
         hub: Arc<Hub>,
         peers: Arc<Peers>,
     ) -> Result<Self, StartError> {
         let runtime = options.runtime.clone();
-        let starting = runtime.spawn(Self::start_here(options, log, snapshots, hub, peers));
+        let starting = runtime.spawn(Self::start_here(options, Arc::new(log), snapshots, hub, peers));
         starting.await.map_err(|_stopped| StartError::ShuttingDown)?
     }
 
     async fn start_here(
         options: RaftOptions,
-        log: LogStore,
+        log: Arc<dyn LogStorage>,
         snapshots: SnapshotStore,
         hub: Arc<Hub>,
         peers: Arc<Peers>,
@@ -104,7 +104,7 @@ impl Raft {
         let node_id = options.identity.node_id;
         peers.belong_to(options.identity.cluster_id, node_id);
         let log = Log::new(log);
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(options.snapshot_after_bytes));
         let acknowledgements = match log.acknowledged() {
             Some(bytes) => Acknowledgements::from_bytes(&bytes),
             None => Ok(Acknowledgements::default()),
@@ -188,6 +188,8 @@ impl Raft {
         term: Term,
         entry: Entry,
     ) -> impl Future<Output = Result<Committed, ProposeError>> + Send + use<> {
+        // Plant: watchers are given what was only proposed.
+        planted!("uncommitted-change-delivered" => { self.publish_rashly(&entry); });
         let (reply, replied) = Reply::new();
         let write = self
             .0

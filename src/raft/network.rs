@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    io::Read as _,
+    io::{self, Read as _},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     base::{BoxFuture, BoxStream},
@@ -25,6 +25,7 @@ use openraft::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::{
@@ -34,8 +35,10 @@ use super::{
     types::{NodeAddress, Snapshot, TypeConfig, Vote},
 };
 use crate::{
+    blocking,
     model::NodeId,
     peer::{Lane, PeerError, Peers},
+    storage::SnapshotBytes,
     wire::internal::{self, SnapshotChunk, SnapshotHead, snapshot_chunk::Chunk},
 };
 
@@ -157,8 +160,15 @@ impl Line {
 
     async fn append<'s>(
         &self,
-        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+        mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     ) -> Rpc<BoxStream<'s, Appended>> {
+        // After a failure openraft waits where it makes its requests, not before it opens the next stream. So the first
+        // request is asked for before the connection is: or a node that refuses connections would be tried again
+        // without a pause.
+        let Some(first) = input.next().await else {
+            return Ok(Box::pin(stream::empty()));
+        };
+        let input = stream::iter([first]).chain(input);
         self.check_quarantine()?;
         let known = Arc::clone(&self.acknowledgements);
         // All requests of one stream are of one leadership; its answers may come when that is over.
@@ -210,7 +220,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
         option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
         let one = async {
-            let mut answers = self.append(futures_util::stream::iter([request])).await?;
+            let mut answers = self.append(stream::iter([request])).await?;
             answers
                 .next()
                 .await
@@ -256,7 +266,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
             .request(self.target, ReceiverStream::new(outbound))
             .map_err(|error| unreachable(&error))?;
         // It ends with the file, or when the call below has ended.
-        let reading = tokio::task::spawn_blocking(move || read_chunks(&vote, &snapshot, &chunks));
+        let reading = AbortOnDropHandle::new(tokio::spawn(send_chunks(vote, snapshot, chunks)));
         tokio::select! {
             closed = cancel => Err(closed.into()),
             answer = tokio::time::timeout(SNAPSHOT_MAX, client.install_snapshot(request)) => {
@@ -307,25 +317,33 @@ impl RaftNetworkV2<TypeConfig> for Line {
     }
 }
 
-/// Sends a snapshot's head and then its file, piece by piece.
-fn read_chunks(vote: &Vote, snapshot: &Snapshot, chunks: &mpsc::Sender<SnapshotChunk>) -> std::io::Result<()> {
-    let send = |chunk: Chunk| chunks.blocking_send(SnapshotChunk { chunk: Some(chunk) }).is_ok();
+/// Sends a snapshot's head and then its file, piece by piece, until all is sent or nobody takes any more.
+async fn send_chunks(vote: Vote, snapshot: Snapshot, chunks: mpsc::Sender<SnapshotChunk>) -> io::Result<()> {
+    let send = |chunk: Chunk| chunks.send(SnapshotChunk { chunk: Some(chunk) });
     let (mut file, size_bytes) = snapshot.snapshot.bytes()?;
     let head = SnapshotHead {
-        vote: Some(codec::vote_to_proto(vote)),
+        vote: Some(codec::vote_to_proto(&vote)),
         meta: Some(codec::meta_to_proto(&snapshot.meta, snapshot.snapshot.id())),
         size_bytes,
     };
-    let mut open = send(Chunk::Head(head));
+    let mut open = send(Chunk::Head(head)).await.is_ok();
     while open {
-        let mut piece = Vec::with_capacity(CHUNK_BYTES);
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut piece)?;
+        let reading = blocking::run(move || read_piece(&mut file).map(|piece| (file, piece)));
+        let piece;
+        (file, piece) = reading.await.map_err(io::Error::other)??;
         if piece.is_empty() {
             break;
         }
-        open = send(Chunk::Data(Bytes::from(piece)));
+        open = send(Chunk::Data(piece)).await.is_ok();
     }
     Ok(())
+}
+
+/// The next piece of a file; empty at its end. Blocks.
+fn read_piece(file: &mut SnapshotBytes) -> io::Result<Bytes> {
+    let mut piece = Vec::with_capacity(CHUNK_BYTES);
+    file.take(CHUNK_BYTES as u64).read_to_end(&mut piece)?;
+    Ok(piece.into())
 }
 
 fn unreachable(error: &PeerError) -> Unreachable<TypeConfig> {

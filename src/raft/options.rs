@@ -5,11 +5,9 @@ use std::{sync::Arc, time::Duration};
 use openraft::{Config, SnapshotPolicy};
 use tokio::runtime::Handle;
 
-use super::StartError;
+use super::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, StartError, Timings};
 use crate::storage::Identity;
 
-/// Log records that are kept behind a snapshot, if nothing else is asked for.
-const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
 /// A learner is taken to have caught up within this. More than lies between two snapshots never matters.
 const LAG_MAX: u64 = 10_000_000;
 /// Purging waits until it is worth a range deletion.
@@ -22,27 +20,6 @@ const CORE_QUEUE_MAX: u64 = 4_096;
 /// timeout, so that its followers can elect another one.
 const QUORUM_PROBE: Duration = Duration::from_millis(1_000);
 
-/// How soon a silent leader is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timings {
-    /// How often the leader is heard at the least.
-    pub heartbeat: Duration,
-    /// After the leader's lease has ended, a follower waits so long at the least …
-    pub election_min: Duration,
-    /// … and so long at the most. It is also the leader's lease.
-    pub election_max: Duration,
-}
-
-impl Default for Timings {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(450),
-        }
-    }
-}
-
 /// How one node's Raft is to run.
 #[derive(Clone, Debug)]
 pub struct RaftOptions {
@@ -52,6 +29,8 @@ pub struct RaftOptions {
     pub timings: Timings,
     /// Log records that are kept behind a snapshot, so that a follower that was away for a while needs no transfer.
     pub kept_behind_snapshot: u64,
+    /// A snapshot is due after so many bytes of log, or as many as the last one has, whichever is more.
+    pub snapshot_after_bytes: u64,
     /// Where all of it runs: threads of its own, so that the load of clients can't delay a heartbeat.
     pub runtime: Handle,
 }
@@ -64,6 +43,7 @@ impl RaftOptions {
             identity,
             timings: Timings::default(),
             kept_behind_snapshot: KEPT_BEHIND_SNAPSHOT,
+            snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
             runtime,
         }
     }

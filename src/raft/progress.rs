@@ -15,9 +15,7 @@ use crate::{
     registry::State,
 };
 
-/// A snapshot is due after so many bytes of log, or as many as the last one has, whichever is more.
-const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;
-/// Or after so many renewals, which are small in the log and slow to replay.
+/// A snapshot is due after so many renewals at the latest, which are small in the log and slow to replay.
 const SNAPSHOT_AFTER_RENEWALS: u64 = 5_000_000;
 /// Callers that wait for the state at an index.
 const STATE_WAITERS_MAX: usize = 64;
@@ -38,6 +36,8 @@ pub(super) struct Progress {
 /// What came since the last snapshot was begun.
 #[derive(Debug, Default)]
 struct Growth {
+    /// How many bytes make a snapshot due.
+    due_bytes: u64,
     log_bytes: u64,
     renewals: u64,
     last_snapshot_bytes: u64,
@@ -45,7 +45,7 @@ struct Growth {
 
 impl Growth {
     fn is_due(&self) -> bool {
-        self.log_bytes > SNAPSHOT_AFTER_BYTES.max(self.last_snapshot_bytes) || self.renewals >= SNAPSHOT_AFTER_RENEWALS
+        self.log_bytes > self.due_bytes.max(self.last_snapshot_bytes) || self.renewals >= SNAPSHOT_AFTER_RENEWALS
     }
 }
 
@@ -56,11 +56,16 @@ struct At {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    /// Nothing is applied yet. A snapshot is due after `snapshot_after_bytes` of log, or as many as the last one has.
+    pub(super) fn new(snapshot_after_bytes: u64) -> Self {
+        let growth = Growth {
+            due_bytes: snapshot_after_bytes,
+            ..Growth::default()
+        };
         Self {
             opened: watch::Sender::new(None),
             next_deadline: AtomicU64::new(NO_DEADLINE),
-            growth: Mutex::default(),
+            growth: Mutex::new(growth),
             snapshot_due: Notify::new(),
             at: Mutex::default(),
         }
@@ -174,7 +179,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use futures_util::FutureExt as _;
 
-    use super::*;
+    use super::{super::SNAPSHOT_AFTER_BYTES, *};
 
     fn awaited(progress: &Progress, index: u64) -> Option<oneshot::Receiver<State>> {
         match progress.state_at(LogIndex(index), || (LogIndex(0), State::default())) {
@@ -185,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_due_after_64_mib_or_the_size_of_the_last_one_or_5_million_renewals() {
-        let progress = Progress::new();
+        let progress = Progress::new(SNAPSHOT_AFTER_BYTES);
         let due = || progress.snapshot_due().now_or_never().is_some();
         progress.grew(64 << 20, 0);
         assert!(!due());
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_an_index_gets_exactly_that_state_or_learns_that_it_was_jumped_over() {
-        let progress = Progress::new();
+        let progress = Progress::new(SNAPSHOT_AFTER_BYTES);
         let (mut five, mut six, mut nine) = (
             awaited(&progress, 5).unwrap(),
             awaited(&progress, 6).unwrap(),
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_for_a_state_are_bounded_and_those_who_left_do_not_count() {
-        let progress = Progress::new();
+        let progress = Progress::new(SNAPSHOT_AFTER_BYTES);
         let waiting: Vec<_> = (0..STATE_WAITERS_MAX as u64)
             .map(|index| awaited(&progress, index).unwrap())
             .collect();

@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream};
@@ -20,6 +21,7 @@ use super::{
     types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
 };
 use crate::{
+    blocking,
     model::NodeId,
     peer::{Consensus, MessageStream},
     storage::ReceivedSnapshot,
@@ -31,6 +33,9 @@ use crate::{
 
 /// Appends of one stream that are taken and not answered yet.
 const APPENDS_IN_FLIGHT_MAX: usize = 16;
+/// A snapshot whose next piece does not come within this is given up, so that another can come. A piece of 1 MiB has
+/// time enough on the slowest link.
+const PIECE_WITHIN: Duration = Duration::from_secs(60);
 /// The largest snapshot that is taken, in bytes.
 const SNAPSHOT_MAX_BYTES: u64 = 256 << 30;
 
@@ -165,7 +170,7 @@ impl Raft {
         let Ok(_only_one) = self.0.receiving.try_acquire() else {
             return Err(Status::resource_exhausted("another snapshot is being received"));
         };
-        let Some(Chunk::Head(head)) = chunks.next().await.transpose()?.and_then(|first| first.chunk) else {
+        let Some(Chunk::Head(head)) = next_piece(&mut chunks).await?.and_then(|first| first.chunk) else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
         let (vote, meta) = self.check_head(from, &head)?;
@@ -178,7 +183,7 @@ impl Raft {
         )
         .await?;
         let expected = meta.clone();
-        let verifying = tokio::task::spawn_blocking(move || verify(file, &expected));
+        let verifying = blocking::run(move || verify(file, &expected));
         let received = verifying.await.map_err(stopped)??;
         let snapshot = Snapshot {
             meta,
@@ -246,15 +251,23 @@ async fn receive(
     mut file: ReceivedSnapshot,
     chunks: &mut MessageStream<SnapshotChunk>,
 ) -> Result<ReceivedSnapshot, Status> {
-    while let Some(chunk) = chunks.next().await {
-        let Some(Chunk::Data(data)) = chunk?.chunk else {
+    while let Some(chunk) = next_piece(chunks).await? {
+        let Some(Chunk::Data(data)) = chunk.chunk else {
             return Err(Status::invalid_argument("a snapshot has one head"));
         };
-        let writing = tokio::task::spawn_blocking(move || file.write_all(&data).map(|()| file));
+        let writing = blocking::run(move || file.write_all(&data).map(|()| file));
         let written = writing.await.map_err(stopped)?;
         file = written.map_err(|error| Status::data_loss(format!("could not keep the snapshot: {error}")))?;
     }
     Ok(file)
+}
+
+/// The next piece; `None` when all came.
+async fn next_piece(chunks: &mut MessageStream<SnapshotChunk>) -> Result<Option<SnapshotChunk>, Status> {
+    match tokio::time::timeout(PIECE_WITHIN, chunks.next()).await {
+        Ok(piece) => piece.transpose(),
+        Err(_elapsed) => Err(Status::deadline_exceeded("the snapshot did not go on")),
+    }
 }
 
 /// Reads a received snapshot as a restart would, before anything rests on it.
@@ -334,5 +347,27 @@ impl Drop for AppendLine {
         if let Some(leader) = self.leader.filter(|_| !self.over) {
             self.heard.broke(leader);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_does_not_go_on_is_given_up() {
+        let head = SnapshotChunk {
+            chunk: Some(Chunk::Head(SnapshotHead::default())),
+        };
+        let mut chunks = stream::iter([Ok(head)]).chain(stream::pending()).boxed();
+        assert!(next_piece(&mut chunks).await.unwrap().is_some());
+        assert_eq!(
+            next_piece(&mut chunks).await.unwrap_err().code(),
+            Code::DeadlineExceeded
+        );
+        let mut ended: MessageStream<SnapshotChunk> = stream::empty().boxed();
+        assert!(next_piece(&mut ended).await.unwrap().is_none());
     }
 }

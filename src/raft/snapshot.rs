@@ -19,6 +19,7 @@ use super::{
     types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
+    blocking,
     registry::State,
     storage::{ReceivedSnapshot, SnapshotBytes, SnapshotFile, SnapshotStore},
     wire::{
@@ -158,7 +159,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             last_membership: self.membership.clone(),
         };
         let (store, state, written) = (self.store.clone(), self.state.clone(), meta.clone());
-        let writing = tokio::task::spawn_blocking(move || write(&store, &written, &state));
+        let writing = blocking::run(move || write(&store, &written, &state));
         let file = writing.await.map_err(io::Error::other)??;
         tracing::info!(index = file.index, bytes = file.size_bytes, "snapshot written");
         self.progress.snapshot_built(file.size_bytes);

@@ -22,9 +22,14 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         let data_dir = DataDir::open(folder.path()).unwrap();
         let log = LogStore::open(&data_dir, |error| panic!("the log failed: {error}")).unwrap();
         let snapshots = SnapshotStore::open(&data_dir).unwrap();
-        let log = Log::new(log);
+        let log = Log::new(Arc::new(log));
         let hub = Hub::new(HubLimits::default());
-        let machine = Machine::new(hub, snapshots, log.clone(), Arc::new(Progress::new()));
+        let machine = Machine::new(
+            hub,
+            snapshots,
+            log.clone(),
+            Arc::new(Progress::new(super::SNAPSHOT_AFTER_BYTES)),
+        );
         Ok((folder, log, machine))
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     raft::{InitializeError, Leadership, Raft, RaftOptions},
     service::{self, HealthReporter, HealthService, Readiness},
     storage::{DataDir, Identity, LogStore, SnapshotStore, verify_whole},
+    transport::Connector,
     watch::{Hub, HubLimits},
 };
 
@@ -213,7 +214,7 @@ impl Ports {
         ports.tasks.spawn(serve(
             client,
             ports.clients.router(),
-            PortLimits::CLIENT,
+            PortLimits::of_clients(),
             ports.stop.clone(),
         ));
         let serving = serve_peers(peer, ports.peers.clone(), ports.stop_peers.clone());
@@ -265,6 +266,7 @@ impl RunningNode {
         let peers = Peers::new(PeersConfig {
             name: config.name.clone(),
             runtime: raft_runtime.clone(),
+            connector: Connector::default(),
         });
         let listed = initial_cluster(config, &peer_address);
         let founds = !opened.began && listed.first().is_some_and(|(name, _)| *name == config.name);
@@ -403,6 +405,8 @@ async fn start_node(
     };
     let options = RaftOptions {
         timings: config.timings,
+        kept_behind_snapshot: config.log_kept_records,
+        snapshot_after_bytes: config.snapshot_after_bytes,
         ..RaftOptions::new(identity, raft_runtime.clone())
     };
     let raft = Raft::start(options, log, snapshots, hub.clone(), peers.clone()).await?;

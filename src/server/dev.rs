@@ -7,8 +7,13 @@ use std::{
 
 use tokio::net::TcpListener;
 
-use super::{Listeners, RunningNode, Runtimes, ServerError, Signals};
-use crate::{config::Config, model::NodeName, raft::Timings, telemetry};
+use super::{Listeners, RunningNode, Runtimes, ServerError, Signals, files};
+use crate::{
+    config::Config,
+    model::NodeName,
+    raft::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, Timings},
+    telemetry,
+};
 
 /// The first client port; the nodes take it and those that follow.
 const FIRST_CLIENT_PORT: u16 = 7400;
@@ -52,6 +57,7 @@ pub fn run_dev(options: &DevOptions, ready: impl FnOnce(&[String])) -> Result<()
     telemetry::start(Some(options.log.as_deref().unwrap_or("warn")), options.log_json)
         .map_err(ServerError::Telemetry)?;
     telemetry::abort_on_panic();
+    files::raise_limit();
     let temporary = match &options.data_dir {
         Some(_) => None,
         None => Some(TemporaryFolder::new()?),
@@ -102,6 +108,8 @@ async fn run_cluster(
             initial_cluster: list.clone(),
             insecure: false,
             timings: Timings::default(),
+            snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
+            log_kept_records: KEPT_BEHIND_SNAPSHOT,
         };
         let listeners = Listeners::bind(&config).await?;
         let raft = runtimes.raft.handle().clone();

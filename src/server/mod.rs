@@ -6,6 +6,7 @@
 mod assemble;
 mod dev;
 mod disk;
+mod files;
 mod http;
 mod introducer;
 mod listener;
@@ -110,6 +111,7 @@ pub fn run(options: ServerOptions) -> Result<(), ServerError> {
     }
     telemetry::start(log.as_deref(), log_json).map_err(ServerError::Telemetry)?;
     telemetry::abort_on_panic();
+    files::raise_limit();
     let runtimes = Runtimes::new()?;
     let result = runtimes.api.block_on(run_node(&config, &runtimes));
     runtimes.stop();

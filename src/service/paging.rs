@@ -16,6 +16,7 @@ use super::{
     status::{CallKind, invalid, refused},
 };
 use crate::{
+    blocking,
     model::{Instance, InstanceKey, NodeId, Selector, limits::MESSAGE_MAX_BYTES},
     node::{Node, NodeError},
     peer::PeerError,
@@ -208,7 +209,7 @@ pub(super) async fn fill_instances(
         return Ok(select(state, selector, after.as_ref(), count, max_bytes));
     }
     let (state, selector) = (state.clone(), selector.clone());
-    tokio::task::spawn_blocking(move || select(&state, &selector, after.as_ref(), count, max_bytes))
+    blocking::run(move || select(&state, &selector, after.as_ref(), count, max_bytes))
         .await
         .map_err(|_stopped| refused(NodeError::ShuttingDown, CallKind::Read))
 }

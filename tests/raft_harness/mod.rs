@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,7 @@ use roster::{
     raft::{Committed, ProposeError, Raft, RaftOptions},
     registry::{Command, Entry, Register},
     storage::{DataDir, Identity, LogStore, OpenError, SnapshotStore},
+    transport::Connector,
     watch::{Hub, HubLimits},
     wire::{
         internal::{
@@ -122,6 +126,8 @@ pub(crate) struct Cluster {
     members: Vec<Member>,
     /// 0 = as it is by default.
     pub(crate) kept_behind_snapshot: u64,
+    /// Connections to other nodes that were asked for.
+    pub(crate) dialled: Arc<AtomicUsize>,
     pub(crate) hub_limits: HubLimits,
     pub(crate) nodes: Vec<Option<Node>>,
 }
@@ -151,6 +157,7 @@ impl Cluster {
             folder: tempfile::tempdir().unwrap(),
             nodes: members.iter().map(|_| None).collect(),
             kept_behind_snapshot: 0,
+            dialled: Arc::default(),
             hub_limits: HubLimits::default(),
             members,
         }
@@ -192,6 +199,7 @@ impl Cluster {
         let peers = Peers::new(PeersConfig {
             name: member.name.clone(),
             runtime: handle.clone(),
+            connector: counting(&self.dialled),
         });
         let mut options = RaftOptions::new(identity.clone(), handle.clone());
         if self.kept_behind_snapshot > 0 {
@@ -319,6 +327,20 @@ fn open(folder: &Path) -> Option<DataDir> {
         Err(OpenError::InUse { .. }) => None,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// TCP, counted.
+fn counting(dialled: &Arc<AtomicUsize>) -> Connector {
+    let dialled = Arc::clone(dialled);
+    Connector::new(move |uri| {
+        dialled.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+    })
 }
 
 fn free_port() -> u16 {

@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) endpoint: String,
+    /// Where the other nodes reach it.
+    pub(crate) peer_endpoint: String,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -65,12 +67,13 @@ impl Cluster {
             .map(|at| {
                 let name = format!("n{}", at + 1);
                 let endpoint = format!("127.0.0.1:{}", client_ports[at]);
+                let peer_endpoint = format!("127.0.0.1:{}", peer_ports[at]);
                 let data = folder.path().join(&name);
                 let arguments = [
                     ("--name", name.clone()),
                     ("--data-dir", data.display().to_string()),
                     ("--client-addr", endpoint.clone()),
-                    ("--peer-addr", format!("127.0.0.1:{}", peer_ports[at])),
+                    ("--peer-addr", peer_endpoint.clone()),
                     ("--initial-cluster", list.clone()),
                 ];
                 let arguments = arguments
@@ -81,6 +84,7 @@ impl Cluster {
                 Node {
                     name,
                     endpoint,
+                    peer_endpoint,
                     arguments,
                     log,
                     child: None,
@@ -167,11 +171,26 @@ impl Node {
         }
     }
 
+    /// SIGSTOP: it stands still, with all that it holds and whatever reaches its sockets meanwhile.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
+        rustix::process::kill_process(pid, signal).expect("a running child takes signals");
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take().expect("the node runs");
-        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a running child takes signals");
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {

@@ -3,6 +3,9 @@
 
 mod basics;
 mod endings;
+mod ex_leaders;
+mod extremes;
+mod freshness;
 mod harness;
 mod leases;
 mod lists;

@@ -138,6 +138,7 @@ fn contradictions_are_named() {
         (state_at(99, 0), "cannot be the next lease"),
         (state_at(99, (1 << 62) + 1), "cannot be the next lease"),
         (state_at(99, 2), "was never given"),
+        (state_at(u64::MAX, 99), "no history is as long"),
         (state_at(3, 99), "in a history of 3"),
         (with(1, |_| Vec::new()), "which is not there"),
         (with(2, |item| vec![item.clone(), item]), "out of order"),
