@@ -355,10 +355,15 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
 fn judge(report: &mut Report, history: &Path) -> io::Result<()> {
     let history = History::read(history).map_err(io::Error::other)?;
     let checked = check(&history, &CheckOptions::default());
-    let counts = checked.checked.iter().map(|(checker, count)| ((*checker).to_owned(), *count as u64));
+    let counts = checked
+        .checked
+        .iter()
+        .map(|(checker, count)| ((*checker).to_owned(), *count as u64));
     report.checked.extend(counts);
     let told = checked.violations.into_iter();
-    report.violations.extend(told.map(|violation| (violation.checker.to_owned(), violation.story)));
+    report
+        .violations
+        .extend(told.map(|violation| (violation.checker.to_owned(), violation.story)));
     Ok(())
 }
 
