@@ -67,7 +67,13 @@ impl Lookout {
             if same_life && (status.committed_index < seen.committed || status.applied_index < seen.applied) {
                 return Err(format!("R1: {} went back to {status:?}", machine.name));
             }
-            let from = if same_life { seen.committed.0 } else { 0 };
+            // What a snapshot covers may have taken the place of records that were never committed.
+            let covered = status.snapshot_index.map_or(0, |covered| covered.0);
+            let from = if same_life {
+                seen.committed.0.max(covered)
+            } else {
+                covered
+            };
             self.agree(machine, from + 1, status.committed_index.0)?;
             let mut led = seen.led;
             if status.role == Role::Leader {
@@ -118,9 +124,15 @@ impl Lookout {
             Holding::Purged => true,
             Holding::Nothing => false,
         };
+        let covers = |machine: &&Machine| {
+            let covered = machine
+                .running()
+                .and_then(|running| running.node.raft().status().snapshot_index);
+            covered.is_some_and(|covered| covered.0 >= index)
+        };
         let holders: Vec<&str> = machines
             .iter()
-            .filter(holds)
+            .filter(|machine| holds(machine) || covers(machine))
             .map(|machine| machine.name.as_str())
             .collect();
         if holders.len() > machines.len() / 2 {
