@@ -2,9 +2,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 
-mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod check;
+mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 mod plants;

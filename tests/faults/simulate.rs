@@ -1,11 +1,15 @@
 //! Many seeds of the simulation: a process for each, some at a time, added up.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its progress and its result")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints its progress and its result"
+)]
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::{
         Mutex, PoisonError,
@@ -18,6 +22,11 @@ use std::{
 use clap::Args;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    check::{CheckOptions, check},
+    history::History,
+};
 
 /// A seed that takes longer than this hangs; on an idle machine it takes a second or two.
 const SEED_MAX: Duration = Duration::from_secs(900);
@@ -81,12 +90,19 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         }
     });
     println!("{}", summary.text());
-    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if summary.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 impl Arguments {
     fn seeds(&self) -> Vec<Seed> {
-        let first = self.seed.or(self.first).unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
+        let first = self
+            .seed
+            .or(self.first)
+            .unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
         let count = if self.seed.is_some() { 1 } else { self.seeds };
         let nodes = |number: u64| match self.nodes {
             Some(nodes) => usize::from(nodes),
@@ -94,7 +110,12 @@ impl Arguments {
             None => 3 + 2 * usize::from(number % 2 == 1),
         };
         let numbers = first..first.saturating_add(count);
-        numbers.map(|number| Seed { number, nodes: nodes(number) }).collect()
+        numbers
+            .map(|number| Seed {
+                number,
+                nodes: nodes(number),
+            })
+            .collect()
     }
 }
 
@@ -286,7 +307,7 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
         .env("SIMULATION_SEED", seed.number.to_string())
         .env("SIMULATION_NODES", seed.nodes.to_string())
         .env("SIMULATION_SECONDS", campaign.seconds.to_string())
-        .env("SIMULATION_HISTORY_ON_FAILURE", &history)
+        .env("SIMULATION_HISTORY", &history)
         .stdin(Stdio::null())
         .stdout(fs::File::create(&out)?)
         .stderr(fs::File::create(&errors)?)
@@ -305,7 +326,7 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
     };
     let said = fs::read_to_string(&out)?;
     let report = said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok());
-    let report = report.unwrap_or_else(|| {
+    let mut report = report.unwrap_or_else(|| {
         let errors = fs::read_to_string(&errors).unwrap_or_default();
         let last: Vec<&str> = errors
             .lines()
@@ -314,6 +335,9 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
             .collect();
         failed(seed, "panic", &format!("{status}\n{}", last.join("\n")))
     });
+    if history.exists() {
+        judge(&mut report, &history)?;
+    }
     if !report.violations.is_empty()
         && let Some(keep) = &campaign.keep
         && history.exists()
@@ -325,6 +349,22 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
         )?;
     }
     Ok(report)
+}
+
+/// Asks every checker about the history.
+fn judge(report: &mut Report, history: &Path) -> io::Result<()> {
+    let history = History::read(history).map_err(io::Error::other)?;
+    let checked = check(&history, &CheckOptions::default());
+    let counts = checked
+        .checked
+        .iter()
+        .map(|(checker, count)| ((*checker).to_owned(), *count as u64));
+    report.checked.extend(counts);
+    let told = checked.violations.into_iter();
+    report
+        .violations
+        .extend(told.map(|violation| (violation.checker.to_owned(), violation.story)));
+    Ok(())
 }
 
 fn failed(seed: Seed, checker: &str, story: &str) -> Report {

@@ -7,14 +7,20 @@
 #![allow(clippy::print_stdout, reason = "its result is a line of JSON on the standard output")]
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod check;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
 mod sim;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod simulate;
+#[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
+mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod traffic;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
+mod witness;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -37,11 +43,8 @@ struct Arguments {
     #[arg(long, env = "SIMULATION_SECONDS", default_value_t = 12)]
     seconds: u64,
     /// Write the history to this file.
-    #[arg(long)]
+    #[arg(long, env = "SIMULATION_HISTORY")]
     history: Option<PathBuf>,
-    /// Write the history to this file if something does not hold.
-    #[arg(long, env = "SIMULATION_HISTORY_ON_FAILURE")]
-    history_on_failure: Option<PathBuf>,
     /// Write every event of the trace to this file.
     #[arg(long, env = "SIMULATION_TRACE")]
     trace: Option<PathBuf>,
@@ -87,15 +90,12 @@ fn one_seed(arguments: &Arguments) -> Result<simulate::Report, String> {
     };
     let outcome = sim::simulate(&plan)?;
     let report = outcome.report(&plan);
-    let on_failure = arguments
-        .history_on_failure
-        .iter()
-        .filter(|_| !report.violations.is_empty());
-    for path in arguments.history.iter().chain(on_failure) {
+    if let Some(path) = &arguments.history {
         outcome.history.write(path).map_err(|error| error.to_string())?;
     }
     Ok(report)
 }
 
 #[cfg(test)]
+#[path = "simulation/tests.rs"]
 mod tests;

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) endpoint: String,
     /// Where the other nodes reach it.
     pub(crate) peer_endpoint: String,
+    /// How many files its process may have open; `None` = as many as this one.
+    pub(crate) files_max: Option<u32>,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -85,6 +87,7 @@ impl Cluster {
                     name,
                     endpoint,
                     peer_endpoint,
+                    files_max: None,
                     arguments,
                     log,
                     child: None,
@@ -151,7 +154,16 @@ impl Node {
             .append(true)
             .open(&self.log)
             .expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_roster"))
+        let binary = env!("CARGO_BIN_EXE_roster");
+        let mut command = match self.files_max {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={most}")).arg(binary);
+                limited
+            }
+        };
+        let child = command
             .arg("server")
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -199,6 +211,16 @@ impl Node {
             assert!(Instant::now() < until, "{} did not end", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Its process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub(crate) fn url(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use super::stage::RECOVERY;
 use crate::history::{Answer, At, Call, Fault, History, RenewOutcome, Renewed, Reply, Request};
 
 /// What comes later than this is another fault's doing.
@@ -52,7 +53,9 @@ impl Gaps {
         let mut gaps = Self::default();
         for (index, fault) in history.faults.iter().enumerate() {
             // Where faults overlap, no one of them can be blamed.
-            let alone = |other: (usize, &Fault)| other.0 == index || !overlap(fault, other.1);
+            let harmless = |kind: &str| matches!(kind, RECOVERY | "snapshot_installed");
+            let alone =
+                |other: (usize, &Fault)| other.0 == index || harmless(&other.1.kind) || !overlap(fault, other.1);
             if !fault.majority_left || !history.faults.iter().enumerate().all(alone) {
                 continue;
             }

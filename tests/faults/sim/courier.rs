@@ -28,6 +28,10 @@ use super::{
     member::Machine,
     trace::{Trace, digest},
 };
+use crate::{
+    history::{Event, Fault},
+    recorder::Recorder,
+};
 
 /// How late a message comes the second time, at the most.
 const LATE_MAX_MS: u64 = 2_000;
@@ -63,6 +67,7 @@ pub(super) struct Courier {
     counts: Counts,
     disk: Disk,
     alarms: Alarms,
+    recorder: Recorder,
     rng: Arc<Mutex<StdRng>>,
 }
 
@@ -94,6 +99,7 @@ impl Courier {
             counts: machine.counts.clone(),
             disk: machine.disk.clone(),
             alarms: machine.alarms.clone(),
+            recorder: machine.recorder.clone(),
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
@@ -142,6 +148,20 @@ impl Courier {
             .status()
             .snapshot_index
             .is_some_and(|covered| covered.0 >= index)
+    }
+
+    /// Tells the checkers that a snapshot was taken: no harm is done.
+    fn note_installed(&self) {
+        let now = self.recorder.now();
+        self.recorder.record(Event::Fault(Fault {
+            kind: "snapshot_installed".to_owned(),
+            nodes: vec![self.name.to_string()],
+            hit_leader: false,
+            majority_left: true,
+            from: now,
+            until: Some(now),
+            details: String::new(),
+        }));
     }
 
     fn alarm(&self, problem: String) {
@@ -219,7 +239,12 @@ impl Consensus for Courier {
                 courier.note("snapshot", from, chunk);
             }
         });
-        self.raft.install_snapshot(from, chunks.boxed())
+        let (courier, answer) = (self.clone(), self.raft.install_snapshot(from, chunks.boxed()));
+        Box::pin(async move {
+            let answer = answer.await?;
+            courier.note_installed();
+            Ok(answer)
+        })
     }
 
     fn transfer_leader(

@@ -33,6 +33,7 @@ use super::{
     network::{self, Streams},
     trace::Trace,
 };
+use crate::recorder::Recorder;
 
 /// Where nodes call each other.
 pub(super) const PEER_PORT: u16 = 7401;
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub(super) trace: Trace,
     pub(super) counts: Counts,
     pub(super) alarms: Alarms,
+    pub(super) recorder: Recorder,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
     running: Mutex<Option<Running>>,
@@ -83,6 +85,7 @@ pub(super) struct MachineParts {
     pub(super) trace: Trace,
     pub(super) counts: Counts,
     pub(super) alarms: Alarms,
+    pub(super) recorder: Recorder,
     pub(super) kept_behind_snapshot: u64,
     pub(super) seed: u64,
 }
@@ -109,6 +112,7 @@ impl Machine {
             trace: parts.trace,
             counts: parts.counts,
             alarms: parts.alarms,
+            recorder: parts.recorder,
             kept_behind_snapshot: parts.kept_behind_snapshot,
             seed: parts.seed,
             running: Mutex::default(),
@@ -206,7 +210,12 @@ impl Machine {
                 "the log was purged through {purged:?}, the snapshot covers {covered:?}"
             ));
         }
-        let hub = Hub::new(HubLimits::default());
+        // Little history, so that some who resume find it gone.
+        let history_changes = usize::try_from(self.kept_behind_snapshot).unwrap_or(usize::MAX);
+        let hub = Hub::new(HubLimits {
+            history_changes,
+            ..HubLimits::default()
+        });
         let peers = Peers::new(PeersConfig {
             name: self.identity().name,
             runtime: Handle::current(),

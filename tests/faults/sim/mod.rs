@@ -153,7 +153,7 @@ pub(crate) fn simulate(plan: &Plan) -> Result<Outcome, String> {
         },
         || u64::try_from(turmoil::sim_elapsed()?.as_nanos()).ok(),
     );
-    let mut world = World::new(plan, folder.path(), trace.clone())?;
+    let mut world = World::new(plan, folder.path(), trace.clone(), &recorder)?;
     let mut recovered = None;
     let problem = run(plan, &mut world, &recorder, &mut recovered).err();
     witness::dump(&world.machines, &recorder);

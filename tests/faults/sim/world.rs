@@ -18,6 +18,7 @@ use super::{
     network::{Streams, Ways},
     trace::Trace,
 };
+use crate::recorder::Recorder;
 
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
@@ -57,7 +58,7 @@ pub(super) struct World {
 
 impl World {
     /// A cluster that has not begun yet.
-    pub(super) fn new(plan: &Plan, folder: &Path, trace: Trace) -> Result<Self, String> {
+    pub(super) fn new(plan: &Plan, folder: &Path, trace: Trace, recorder: &Recorder) -> Result<Self, String> {
         let mut rng = StdRng::seed_from_u64(plan.seed);
         let mut sim = turmoil::Builder::new()
             .rng_seed(rng.random())
@@ -85,6 +86,7 @@ impl World {
                 trace: trace.clone(),
                 counts: counts.clone(),
                 alarms: alarms.clone(),
+                recorder: recorder.clone(),
                 kept_behind_snapshot,
                 seed: rng.random(),
             });
