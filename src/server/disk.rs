@@ -8,7 +8,7 @@ use std::{io, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::assemble::Fatal;
+use super::fatal::Fatal;
 use crate::{
     node::Node,
     storage::{DataDir, LogStore},
