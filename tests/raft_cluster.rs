@@ -7,6 +7,7 @@
     reason = "what a test says is for whoever looks into a failure"
 )]
 
+#[allow(dead_code, reason = "some of it is for other tests")]
 mod raft_harness;
 
 use std::{

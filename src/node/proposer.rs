@@ -306,7 +306,25 @@ impl Proposer {
                 clock,
                 bare: BareStamp::new(),
             });
+            // Plant: a new leader gives every lease its whole TTL again.
+            planted!("ttls-begin-anew-at-election" => { self.renew_all(lead.term); });
         }
+    }
+
+    /// Renews every lease, whoever has or has not asked for it.
+    #[cfg(feature = "failpoints")]
+    fn renew_all(&mut self, term: Term) {
+        let now = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        // Whose caller has left is not proposed.
+        tokio::spawn(async move { drop(answer.await) });
+        self.renewals.push_back(Renewals {
+            ids: self.raft.all_leases(),
+            term: Some(term),
+            propose_by: now + Duration::from_secs(2),
+            since: now,
+            reply,
+        });
     }
 
     fn refuse_waiting(&mut self, failure: Failure) {
@@ -519,8 +537,7 @@ fn answer_failure(waiters: Waiters, error: ProposeError) {
     let failure = match error {
         ProposeError::NotLeader { leader } => Failure::NotLeader(leader),
         ProposeError::NoQuorum => Failure::NoQuorum,
-        // Plant: what may have been appended is said to be not applied, and tried again.
-        ProposeError::Unknown => planted!("unknown-called-not-applied", Failure::NotLeader(None), Failure::Unknown),
+        ProposeError::Unknown => Failure::Unknown,
         ProposeError::ShuttingDown => Failure::ShuttingDown,
     };
     for write in waiters.writes {

@@ -1,23 +1,24 @@
 //! The connections of the peer port, taken within limits.
 //!
 //! Other nodes open a handful of connections and use them at once. So there is room for few; whoever does not begin to
-//! speak HTTP/2 in time loses its place, and one that fell silent later is found by pings. When the process is out of
-//! file descriptors the port waits, instead of spinning.
+//! speak HTTP/2 in time loses its place, and at once when another comes that needs it. One that fell silent later is
+//! found by pings. When the process is out of file descriptors the port waits, instead of spinning.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{FutureExt as _, Stream, future::BoxFuture, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -27,6 +28,8 @@ pub(super) const CONNECTIONS_MAX: usize = 128;
 const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 /// The length of that preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
+/// How long a connection beyond the limit waits for the place of a silent one.
+const PLACE_WITHIN: Duration = Duration::from_millis(200);
 /// The wait after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often such a failure is logged.
@@ -37,6 +40,7 @@ pub(super) fn connections(listener: TcpListener) -> impl Stream<Item = io::Resul
     let door = Door {
         listener,
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        silent: VecDeque::new(),
         logged: None,
     };
     stream::unfold(door, |mut door| async move {
@@ -48,6 +52,9 @@ pub(super) fn connections(listener: TcpListener) -> impl Stream<Item = io::Resul
 struct Door {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    /// Those that had not begun to speak when they were last looked at, oldest first; to tell them that they lose their
+    /// place.
+    silent: VecDeque<Weak<Notify>>,
     logged: Option<Instant>,
 }
 
@@ -65,27 +72,55 @@ impl Door {
                     continue;
                 }
             };
-            // Beyond the limit the connection is closed at once: a node tries again, and places become free.
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            // Beyond the limit the connection is closed: a node tries again, and places become free.
+            let Some(place) = self.place().await else {
                 continue;
             };
             // A connection that is gone already shows it when it is read.
             let _gone = stream.set_nodelay(true);
             return Accepted {
                 stream,
-                silent: Some(Silent {
-                    until: Box::pin(tokio::time::sleep(PREFACE_WITHIN)),
-                    missing: PREFACE_BYTES,
-                }),
+                silent: Some(self.silent()),
                 _place: place,
             };
         }
     }
+
+    /// A place, at the cost of the oldest connection that has not begun to speak if there is no free one.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Some(place);
+        }
+        let oldest = std::iter::from_fn(|| self.silent.pop_front()).find_map(|silent| silent.upgrade())?;
+        oldest.notify_one();
+        let freed = tokio::time::timeout(PLACE_WITHIN, places.acquire_owned()).await;
+        freed.ok().and_then(Result::ok)
+    }
+
+    fn silent(&mut self) -> Silent {
+        let leave = Arc::new(Notify::new());
+        if self.silent.len() >= CONNECTIONS_MAX {
+            self.silent.retain(|silent| silent.strong_count() > 0);
+        }
+        self.silent.push_back(Arc::downgrade(&leave));
+        let late = tokio::time::sleep(PREFACE_WITHIN);
+        let over = async move {
+            tokio::select! {
+                () = late => {}
+                () = leave.notified() => {}
+            }
+        };
+        Silent {
+            over: over.boxed(),
+            missing: PREFACE_BYTES,
+        }
+    }
 }
 
-/// What is still to come of the preface, and until when.
+/// What is still to come of the preface, and when its time is over.
 struct Silent {
-    until: Pin<Box<Sleep>>,
+    over: BoxFuture<'static, ()>,
     missing: usize,
 }
 
@@ -101,7 +136,7 @@ impl AsyncRead for Accepted {
         let this = &mut *self;
         // Asked first: bytes that trickle in must not put the end off.
         if let Some(silent) = &mut this.silent
-            && silent.until.as_mut().poll(cx).is_ready()
+            && silent.over.poll_unpin(cx).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -155,7 +190,7 @@ impl Connected for Accepted {
 mod tests {
     use std::pin::pin;
 
-    use futures_util::{FutureExt as _, StreamExt as _};
+    use futures_util::StreamExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -173,8 +208,11 @@ mod tests {
         let mut accepted = pin!(accepted);
         let mut open = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
-            let client = TcpStream::connect(address).await.unwrap();
-            open.push((client, accepted.next().await.unwrap().unwrap()));
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let mut node = accepted.next().await.unwrap().unwrap();
+            client.write_all(PREFACE).await.unwrap();
+            node.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+            open.push((client, node));
         }
         let mut one_more = TcpStream::connect(address).await.unwrap();
         let mut bytes = [0];
@@ -189,6 +227,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_silent_connection_gives_its_place_to_one_that_comes() {
+        let (address, accepted) = port().await;
+        let mut accepted = pin!(accepted);
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let client = TcpStream::connect(address).await.unwrap();
+            let mut node = accepted.next().await.unwrap().unwrap();
+            // As the server does: a connection whose reading fails is dropped.
+            let reading = tokio::spawn(async move { node.read(&mut [0; 64]).await.map_err(|error| error.kind()) });
+            open.push((client, reading));
+        }
+        let _one_more = TcpStream::connect(address).await.unwrap();
+        assert!(accepted.next().await.unwrap().is_ok());
+        let (_client, oldest) = open.swap_remove(0);
+        assert_eq!(oldest.await.unwrap(), Err(io::ErrorKind::TimedOut));
+        assert!(open.iter().all(|(_, reading)| !reading.is_finished()));
+    }
+
+    #[tokio::test]
     async fn who_sends_no_preface_in_time_is_cut_off_though_bytes_trickle_in() {
         let (address, accepted) = port().await;
         let mut accepted = pin!(accepted);
@@ -199,7 +256,7 @@ mod tests {
         assert_eq!(slow.read(&mut bytes).await.unwrap(), 1);
         tokio::time::pause();
         client.write_all(&PREFACE[1..2]).await.unwrap();
-        tokio::time::advance(PREFACE_WITHIN).await;
+        tokio::time::advance(PREFACE_WITHIN * 2).await;
         let error = slow.read(&mut bytes).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -70,8 +70,6 @@ impl Machine {
         match record.payload {
             EntryPayload::Blank => {
                 let term = Term(record.log_id.committed_leader_id().term);
-                // Plant: a new leader gives every lease its whole TTL again.
-                planted!("ttls-begin-anew-at-election" => { super::plants::renew_all(&mut self.registry); });
                 self.progress.term_opened(term, self.registry.state().clock());
             }
             EntryPayload::Normal(entry) => {

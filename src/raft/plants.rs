@@ -26,18 +26,6 @@ pub(super) fn differing(entry: &Entry) -> Entry {
     }
 }
 
-/// Gives every lease its whole TTL again.
-pub(super) fn renew_all(registry: &mut Registry) {
-    let state = registry.state();
-    let renewals: Vec<LeaseId> = state.leases(None).map(|lease| lease.lease_id).collect();
-    let entry = Entry {
-        stamp: state.clock(),
-        renewals,
-        ..Entry::default()
-    };
-    registry.apply(&entry);
-}
-
 /// The last record of a snapshot, with an index that is too low.
 pub(super) fn rewound(meta: &SnapshotMeta) -> Option<LogId> {
     let last = meta.last_log_id?;
@@ -65,6 +53,12 @@ impl Log {
 }
 
 impl Raft {
+    /// Every lease that there is.
+    pub(crate) fn all_leases(&self) -> Vec<LeaseId> {
+        let view = self.0.hub.view();
+        view.state.leases(None).map(|lease| lease.lease_id).collect()
+    }
+
     /// Hands the changes that an entry would make to the watchers, before anyone else knows of it.
     pub(super) fn publish_rashly(&self, entry: &Entry) {
         let view = self.0.hub.view();

@@ -97,4 +97,5 @@ fn one_seed(arguments: &Arguments) -> Result<simulate::Report, String> {
 }
 
 #[cfg(test)]
+#[path = "simulation/tests.rs"]
 mod tests;

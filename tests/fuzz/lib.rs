@@ -2,6 +2,8 @@
 
 mod targets;
 
+use std::{fs, io, path::Path};
+
 // The mounted files find their house here.
 use roster::{model, registry, wire};
 use targets::raft;
@@ -11,7 +13,14 @@ pub fn run(target: &str, bytes: &[u8]) {
     targets::named(target).run(bytes);
 }
 
-/// Every target and its seeds.
-pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    targets::TARGETS.iter().map(|target| (target.name, target.seeds())).collect()
+/// Writes a target's seeds into a folder.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_seeds(target: &str, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for (number, seed) in targets::named(target).seeds().iter().enumerate() {
+        fs::write(folder.join(format!("seed-{number}")), seed)?;
+    }
+    Ok(())
 }

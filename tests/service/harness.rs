@@ -1,4 +1,5 @@
-//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends.
+//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends. A test that
+//! went well fails all the same when a node has logged a warning or an error.
 
 use std::{
     fs,
@@ -16,6 +17,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use crate::quiet::surprises;
+
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) endpoint: String,
     /// Where the other nodes reach it.
     pub(crate) peer_endpoint: String,
+    /// How many files its process may have open; `None` = as many as this one.
+    pub(crate) files_max: Option<u32>,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -82,6 +87,7 @@ impl Cluster {
                     name,
                     endpoint,
                     peer_endpoint,
+                    files_max: None,
                     arguments,
                     log,
                     child: None,
@@ -123,6 +129,23 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            let log = fs::read_to_string(&node.log).unwrap_or_default();
+            let lines = surprises(&log);
+            assert!(
+                lines.is_empty(),
+                "{} logged what nobody expected: {lines:#?}",
+                node.name
+            );
+        }
+    }
+}
+
 impl Node {
     /// Starts the process; its log goes on in the same file.
     pub(crate) fn start(&mut self) {
@@ -131,7 +154,16 @@ impl Node {
             .append(true)
             .open(&self.log)
             .expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_roster"))
+        let binary = env!("CARGO_BIN_EXE_roster");
+        let mut command = match self.files_max {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={most}")).arg(binary);
+                limited
+            }
+        };
+        let child = command
             .arg("server")
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -179,6 +211,16 @@ impl Node {
             assert!(Instant::now() < until, "{} did not end", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Its process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub(crate) fn url(&self) -> String {

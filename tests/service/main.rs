@@ -1,6 +1,7 @@
 //! The API as clients meet it, against real processes: streams, pages, errors, endings.
 #![cfg(feature = "server")]
 
+mod abuse;
 mod basics;
 mod endings;
 mod ex_leaders;
@@ -10,5 +11,6 @@ mod harness;
 mod leases;
 mod lists;
 mod many;
+mod quiet;
 mod support;
 mod watching;

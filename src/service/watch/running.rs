@@ -179,7 +179,7 @@ impl Running {
             return Ok(Instant::now() + request::PROGRESS_MAX);
         };
         match self.node.0.age() {
-            Some(age) if age <= max_age => Ok(Instant::now() + (max_age - age).max(AGE_CHECK_MIN)),
+            Some(age) if age <= max_age => Ok(Instant::now() + look_again_after(max_age - age)),
             _ => Err(End::Failed(no_quorum(&self.node.0))),
         }
     }
@@ -331,6 +331,11 @@ impl Running {
     }
 }
 
+/// When to look at the age again that may grow by so much. A caller may allow any age, also one that no clock reaches.
+fn look_again_after(left: Duration) -> Duration {
+    left.clamp(AGE_CHECK_MIN, request::PROGRESS_MAX)
+}
+
 fn too_old(node: &Node, max_age: Option<Duration>) -> bool {
     max_age.is_some_and(|max_age| node.age().is_none_or(|age| age > max_age))
 }
@@ -343,4 +348,21 @@ fn shutting_down() -> End {
 fn no_quorum(node: &Node) -> Box<ErrorDetail> {
     let leader = node.leader().map(|leader| leader.name);
     Box::new(detail(NodeError::NoQuorum { leader }, CallKind::Read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_beyond_every_clock_is_looked_at_in_time() {
+        for (left, after) in [
+            (Duration::ZERO, AGE_CHECK_MIN),
+            (Duration::from_secs(3), Duration::from_secs(3)),
+            (Duration::MAX, request::PROGRESS_MAX),
+        ] {
+            assert_eq!(look_again_after(left), after);
+            assert!(Instant::now().checked_add(after).is_some());
+        }
+    }
 }

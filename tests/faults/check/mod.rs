@@ -99,3 +99,6 @@ pub fn check(history: &History, options: &CheckOptions) -> Report {
     }
     findings.report(coverage)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ use crate::processes::shell;
 const DATA: &str = "/var/lib/roster";
 /// A container is given so long to stop: longer than a node needs.
 const STOP_S: &str = "15";
+/// The volume that keeps the data of a node that is wiped.
+const SAVED: &str = "saved";
 
 /// One compose project with a name and ports of its own. Cheap to clone; what it does blocks.
 #[derive(Clone, Debug)]
@@ -68,6 +70,7 @@ impl Project {
         let mut arguments = vec!["down", "--timeout", STOP_S];
         if volumes {
             arguments.push("--volumes");
+            shell::run("docker", &["volume", "rm", "--force", &self.volume(SAVED)])?;
         }
         self.compose(&arguments).map(drop)
     }
@@ -80,10 +83,33 @@ impl Project {
         self.compose(&arguments).map(drop)
     }
 
-    /// Removes a stopped node's container and its volume: its data are gone.
+    /// Removes a node's container and its volume: its data are gone.
     pub(super) fn wipe(&self, node: usize) -> io::Result<()> {
         self.compose(&["rm", "--force", "--stop", &name(node)])?;
-        shell::run("docker", &["volume", "rm", &format!("{}_{}", self.name, name(node))]).map(drop)
+        shell::run("docker", &["volume", "rm", &self.volume(&name(node))]).map(drop)
+    }
+
+    /// Copies a stopped node's volume to another one, with owners and times.
+    pub(super) fn save(&self, node: usize) -> io::Result<()> {
+        self.copy(&self.volume(&name(node)), &self.volume(SAVED))
+    }
+
+    /// Copies it back, into the empty volume of a node that was created, and forgets it.
+    pub(super) fn restore(&self, node: usize) -> io::Result<()> {
+        self.copy(&self.volume(SAVED), &self.volume(&name(node)))?;
+        shell::run("docker", &["volume", "rm", &self.volume(SAVED)]).map(drop)
+    }
+
+    /// In a container, as root there: who owns what is the volume's to know, not this machine's.
+    fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (format!("{from}:/from:ro"), format!("{to}:/to"));
+        let container = ["run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "cp"];
+        let copy = ["--volume", &from, "--volume", &to, &self.image, "-a", "/from/.", "/to/"];
+        shell::run("docker", &[&container[..], &copy[..]].concat()).map(drop)
+    }
+
+    fn volume(&self, name: &str) -> String {
+        format!("{}_{name}", self.name)
     }
 
     /// SIGKILL.
@@ -140,17 +166,6 @@ impl Project {
         shell::run(
             "docker",
             &[OsString::from("cp"), "--archive".into(), from.into(), to.into()],
-        )
-        .map(drop)
-    }
-
-    /// Copies a folder into a created node's empty data directory.
-    pub(super) fn copy_in(&self, node: usize, from: &Path) -> io::Result<()> {
-        let to = format!("{}:{DATA}", self.container(node)?);
-        let contents = from.join(".");
-        shell::run(
-            "docker",
-            &[OsString::from("cp"), "--archive".into(), contents.into(), to.into()],
         )
         .map(drop)
     }

@@ -145,19 +145,17 @@ async fn pause_all(stage: &mut Stage, leader: Option<usize>, holds: Duration) ->
 /// The node loses its volume. It must end each time that it is started, and say why; the other two serve. What was
 /// copied from the volume before is the node's own disk, put back as it was: then it is welcome.
 async fn wipe(stage: &mut Stage, node: usize, leader: Option<usize>) -> io::Result<()> {
-    let saved = stage.folder.join(format!("saved-{}", name(node)));
     let fault = stage.begins(
         "wiped",
         &[node],
         leader,
         format!("the volume of {} removed", name(node)),
     );
-    let to = saved.clone();
     stage
         .cluster
         .docker(move |docker| {
             docker.stop(&[node])?;
-            docker.copy_out(node, &to)?;
+            docker.save(node)?;
             docker.wipe(node)?;
             docker.create(node)?;
             docker.start(node)
@@ -175,9 +173,8 @@ async fn wipe(stage: &mut Stage, node: usize, leader: Option<usize>) -> io::Resu
         .docker(move |docker| {
             docker.wipe(node)?;
             docker.create(node)?;
-            docker.copy_in(node, &saved)?;
-            docker.start(node)?;
-            std::fs::remove_dir_all(&saved)
+            docker.restore(node)?;
+            docker.start(node)
         })
         .await?;
     stage.over(fault);

@@ -27,6 +27,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    check::{CheckOptions, Demands, check},
     history::{Answer, History, Run},
     processes::{findings::Findings, gaps::Gaps, say},
 };
@@ -109,7 +110,7 @@ async fn whole(arguments: &Arguments) -> io::Result<bool> {
     let cleared = tokio::task::spawn_blocking(move || project.down(true)).await;
     let (history, mut findings) = outcome?;
     cleared.map_err(io::Error::other)??;
-    judge(&history, &mut findings);
+    judge(arguments, &history, &mut findings);
     findings.spent = began.elapsed();
     say(format!("\n{findings}"));
     let is_clean = findings.violations.is_empty();
@@ -146,14 +147,30 @@ async fn play(arguments: &Arguments, project: Project, run: Run, folder: &Path) 
 }
 
 /// Counts what there is, and asks every checker.
-fn judge(history: &History, findings: &mut Findings) {
+fn judge(arguments: &Arguments, history: &History, findings: &mut Findings) {
     findings.runs = 1;
     findings.calls = history.calls.len() as u64;
-    let done = history
-        .calls
-        .iter()
-        .filter(|call| matches!(call.answer, Answer::Done { .. }));
+    let done = history.calls.iter().filter(|call| matches!(call.answer, Answer::Done { .. }));
     findings.acknowledged = done.count() as u64;
     findings.steps = history.watches.iter().map(|watch| watch.steps.len() as u64).sum();
     findings.gaps = Gaps::of(history);
+    let mut options = CheckOptions::default();
+    if arguments.minutes.is_none() {
+        // Every harm was done once: if it hit nothing, the run proves nothing.
+        options.coverage = Demands {
+            done: 500,
+            done_during_faults: 50,
+            leader_hit: true,
+            majority_lost: true,
+            leader_changes: 2,
+            expiry: true,
+            resume: true,
+            ..Demands::default()
+        };
+    }
+    let report = check(history, &options);
+    say(report.to_string());
+    for violation in report.violations {
+        findings.violation(violation.checker, violation.story);
+    }
 }

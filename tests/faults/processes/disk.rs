@@ -125,11 +125,6 @@ impl Disk {
         self.image.is_some()
     }
 
-    /// Whether all writes and syncs stand still.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.image.as_ref().is_some_and(|image| image.frozen)
-    }
-
     /// Stops all writes until [`Disk::thaw`].
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! | `harm` | what can be done and taken back again |
 //! | `scenarios`, `stories/` | harms in order, by name; `random` overlaps them |
 //! | `stage` | one run, from a new cluster to the evidence |
+//! | `machine` | whether the machine kept time, so that times can be demanded |
 //! | `witness` | a node's committed log, read from its disk |
 //! | `gaps`, `findings` | for how long nothing was acknowledged; the summary |
 //! | `campaign` | run after run, what is printed, what is kept, the ledger |
@@ -21,6 +22,7 @@ mod disk;
 pub(crate) mod findings;
 pub(crate) mod gaps;
 mod harm;
+mod machine;
 mod network;
 mod random;
 mod scenarios;

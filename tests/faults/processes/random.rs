@@ -42,7 +42,8 @@ async fn burst(stage: &mut Stage, chance: &mut StdRng, until: Instant) -> io::Re
         }
         if held.len() < AT_ONCE_MAX && chance.random_bool(0.7) {
             let (harm, longest_ms) = choose(chance, stage.cluster.servers.len());
-            if let Some(begun) = Held::begin(stage, harm).await? {
+            let excluded = held.iter().any(|(_, held)| held.excludes(harm));
+            if !excluded && let Some(begun) = Held::begin(stage, harm).await? {
                 if harm.holds_nodes() {
                     stage.busy.extend(begun.nodes());
                 }

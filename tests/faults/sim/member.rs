@@ -210,7 +210,12 @@ impl Machine {
                 "the log was purged through {purged:?}, the snapshot covers {covered:?}"
             ));
         }
-        let hub = Hub::new(HubLimits::default());
+        // Little history, so that some who resume find it gone.
+        let history_changes = usize::try_from(self.kept_behind_snapshot).unwrap_or(usize::MAX);
+        let hub = Hub::new(HubLimits {
+            history_changes,
+            ..HubLimits::default()
+        });
         let peers = Peers::new(PeersConfig {
             name: self.identity().name,
             runtime: Handle::current(),

@@ -18,7 +18,7 @@ use crate::history::{self, MARK, Mark, Request};
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub(super) fn entry(entry: &history::Entry) -> Result<Entry, String> {
+pub fn entry(entry: &history::Entry) -> Result<Entry, String> {
     if let Some(encoded) = &entry.encoded {
         let bytes = from_hex(encoded).ok_or("it is no hex")?;
         let entry = internal::Entry::decode(bytes.as_slice()).map_err(|error| error.to_string())?;

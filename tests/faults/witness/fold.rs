@@ -318,7 +318,7 @@ impl Fold<'_> {
 
     fn changed(&mut self, revision: i64, change: &Change) -> Changed {
         let key = change.key().to_string();
-        let after = change.after.as_ref().map(Shown::new);
+        let after = change.after.as_ref().map(Shown::of);
         let before = match &after {
             Some(after) => self.shown.insert(key.clone(), Arc::clone(after)),
             None => self.shown.remove(&key),

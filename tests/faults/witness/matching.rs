@@ -117,7 +117,7 @@ fn is_told(told: &history::Reply, reply: &Reply) -> bool {
     use history::Reply as Told;
     match (told, &reply.result) {
         (Told::Record(record), Ok(Outcome::Registered { instance, .. } | Outcome::Updated { instance, .. })) => {
-            same(record, &Shown::new(instance))
+            same(record, &Shown::of(instance))
         }
         (Told::Batch { changed: told }, Ok(Outcome::BatchRegistered { changed })) => told == changed,
         (Told::Gone { existed: told }, Ok(Outcome::Deregistered { existed } | Outcome::Revoked { existed, .. })) => {

@@ -28,9 +28,11 @@ use roster::registry::{Rejection, RemoveReason, Renewal, Reply};
 
 use crate::history::{History, Key, NodeHash, Request};
 
-pub use decode::command_to_request;
+pub use decode::{command_to_request, entry as decode_entry};
 pub use leases::{Lease, LeaseEnd, Leases};
 pub use matching::{Attempt, Contents, Group, Matches};
+#[cfg(test)]
+pub(crate) use naive::Naive;
 pub use records::{Records, Shown, Version, matches, same, service_of};
 
 /// A place in E: 0 = before everything, n = just after the n-th event. The total order of all that was done.

@@ -41,7 +41,9 @@ pub struct Records {
 }
 
 impl Shown {
-    pub(super) fn new(instance: &Arc<Instance>) -> Arc<Self> {
+    /// A record of the registry.
+    #[must_use]
+    pub fn of(instance: &Arc<Instance>) -> Arc<Self> {
         let spec = &instance.spec;
         let record = Record {
             key: spec.key.to_string(),

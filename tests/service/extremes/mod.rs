@@ -5,7 +5,7 @@ mod peer;
 mod raw;
 mod variants;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
@@ -16,16 +16,31 @@ use roster::wire::{
         registry_client::RegistryClient,
     },
 };
+use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap, transport::Channel};
 
 use self::variants::{Variant, variants};
 use crate::{
-    harness::{Cluster, Node, list_all},
+    harness::{Cluster, Node, PATIENCE, list_all},
     support::{key, of, put, record, span},
 };
 
 /// A lease that is there throughout.
 const LEASE: i64 = (1 << 62) + 7;
+
+/// Stands in good requests for the id of the instance that is there, and is as long.
+const SOME_ID: &str = "id-SOMEID";
+
+/// The message with that id.
+fn naming(mut message: Vec<u8>, id: &str) -> Vec<u8> {
+    while let Some(at) = message
+        .windows(SOME_ID.len())
+        .position(|part| part == SOME_ID.as_bytes())
+    {
+        message[at..at + SOME_ID.len()].copy_from_slice(id.as_bytes());
+    }
+    message
+}
 
 /// What stands in the registry before each request.
 struct World {
@@ -33,6 +48,8 @@ struct World {
     registry: RegistryClient<Channel>,
     leases: LeasesClient<Channel>,
     revision: i64,
+    /// Which instance is there: another one each time, for a Deregister may leave a fence.
+    id: u32,
 }
 
 impl World {
@@ -44,6 +61,7 @@ impl World {
             leases: LeasesClient::new(channel.clone()),
             channel,
             revision: 0,
+            id: 0,
         };
         world.tidy().await;
         world
@@ -68,11 +86,17 @@ impl World {
         }
         let grant = v1::GrantLeaseRequest {
             lease_id: LEASE,
-            ttl: Some(span(std::time::Duration::from_secs(86_400))),
+            ttl: Some(span(Duration::from_secs(86_400))),
         };
         self.leases.grant_lease(grant).await.expect("a grant");
-        put(&mut self.registry, record("there", "1", 10)).await;
+        self.id += 1;
+        let there = record("there", &self.present_id(), 10);
+        put(&mut self.registry, there).await;
         self.revision = self.present().await;
+    }
+
+    fn present_id(&self) -> String {
+        format!("id-{:06}", self.id)
     }
 
     async fn everything(&mut self) -> Vec<v1::Instance> {
@@ -102,101 +126,42 @@ fn dynamic(descriptor: &MessageDescriptor, message: &impl Message) -> DynamicMes
     DynamicMessage::decode(descriptor.clone(), message.encode_to_vec().as_slice()).expect("the same message")
 }
 
-/// A good request for a method: each field that a request may have is set, so that its neighbours are good when it is
-/// not.
+/// A good request for a method: what goes together is set, so that the neighbours of a bad field are good.
 fn good(method: &MethodDescriptor) -> DynamicMessage {
     let input = method.input();
-    let whole = || {
-        let mut instance = record("web", "1", 10);
-        instance.ports = vec![v1::Port {
-            name: "http".into(),
-            number: 80,
-            ..v1::Port::default()
-        }];
-        instance
-    };
-    let read = Some(v1::ReadOptions {
-        consistency: v1::read_options::Consistency::Stale.into(),
-        max_age: Some(span(std::time::Duration::from_secs(5))),
-        min_revision: 1,
-    });
-    let watch = || v1::WatchRequest {
-        selector: Some(of("there")),
-        start: Some(v1::watch_request::Start::Snapshot(true)),
-        progress_interval: Some(span(std::time::Duration::from_secs(1))),
-        max_age: Some(span(std::time::Duration::from_secs(5))),
-    };
     match method.name() {
-        "Register" => dynamic(
-            &input,
-            &v1::RegisterRequest {
-                instance: Some(whole()),
-                hold: Some(v1::register_request::Hold::LeaseId(LEASE)),
-                expected_mod_revision: None,
-            },
-        ),
-        "BatchRegister" => dynamic(
-            &input,
-            &v1::BatchRegisterRequest {
-                instances: vec![whole()],
-                hold: Some(v1::batch_register_request::Hold::LeaseId(LEASE)),
-            },
-        ),
-        "Update" => dynamic(
-            &input,
-            &v1::UpdateRequest {
-                key: Some(key("there", "1")),
-                weight: Some(7),
-                ..v1::UpdateRequest::default()
-            },
-        ),
-        "Deregister" => dynamic(
-            &input,
-            &v1::DeregisterRequest {
-                key: Some(key("there", "1")),
-                ..v1::DeregisterRequest::default()
-            },
-        ),
         "Get" => dynamic(
             &input,
             &v1::GetRequest {
-                key: Some(key("there", "1")),
-                read,
+                key: Some(key("there", SOME_ID)),
+                read: good_read(),
             },
         ),
         "List" => dynamic(
             &input,
             &v1::ListRequest {
                 selector: Some(of("there")),
-                read,
+                read: good_read(),
                 ..v1::ListRequest::default()
             },
         ),
-        "Watch" => dynamic(&input, &watch()),
-        "WatchMany" => {
-            let create = v1::CreateWatch {
-                watch_id: 3,
-                watch: Some(watch()),
-            };
-            let request = Some(v1::watch_many_request::Request::Create(create));
-            dynamic(&input, &v1::WatchManyRequest { request })
-        }
-        "GrantLease" => dynamic(
-            &input,
-            &v1::GrantLeaseRequest {
-                lease_id: LEASE + 1,
-                ttl: Some(span(std::time::Duration::from_secs(3_600))),
-            },
-        ),
-        "RevokeLease" => dynamic(&input, &v1::RevokeLeaseRequest { lease_id: LEASE }),
         "GetLease" => dynamic(
             &input,
             &v1::GetLeaseRequest {
                 lease_id: LEASE,
-                read,
+                read: good_read(),
                 ..v1::GetLeaseRequest::default()
             },
         ),
+        "Watch" => dynamic(&input, &good_watch()),
+        "WatchMany" => {
+            let create = v1::CreateWatch {
+                watch_id: 3,
+                watch: Some(good_watch()),
+            };
+            let request = Some(v1::watch_many_request::Request::Create(create));
+            dynamic(&input, &v1::WatchManyRequest { request })
+        }
         "Renew" | "KeepAlive" => dynamic(
             &input,
             &v1::RenewRequest {
@@ -207,6 +172,77 @@ fn good(method: &MethodDescriptor) -> DynamicMessage {
         "ListServices" | "ListNamespaces" | "ListLeases" | "GetNodeStatus" | "ListMembers" | "GetStateHash" => {
             DynamicMessage::new(input)
         }
+        _ => good_write(method),
+    }
+}
+
+fn good_read() -> Option<v1::ReadOptions> {
+    Some(v1::ReadOptions {
+        consistency: v1::read_options::Consistency::Stale.into(),
+        max_age: Some(span(Duration::from_secs(5))),
+        min_revision: 1,
+    })
+}
+
+fn good_watch() -> v1::WatchRequest {
+    v1::WatchRequest {
+        selector: Some(of("there")),
+        start: Some(v1::watch_request::Start::Snapshot(true)),
+        progress_interval: Some(span(Duration::from_secs(1))),
+        max_age: Some(span(Duration::from_secs(5))),
+    }
+}
+
+fn good_write(method: &MethodDescriptor) -> DynamicMessage {
+    let input = method.input();
+    let instance = || {
+        let mut instance = record("web", "1", 10);
+        instance.ports = vec![v1::Port {
+            name: "http".into(),
+            number: 80,
+            ..v1::Port::default()
+        }];
+        instance
+    };
+    match method.name() {
+        "Register" => dynamic(
+            &input,
+            &v1::RegisterRequest {
+                instance: Some(instance()),
+                hold: Some(v1::register_request::Hold::LeaseId(LEASE)),
+                expected_mod_revision: None,
+            },
+        ),
+        "BatchRegister" => dynamic(
+            &input,
+            &v1::BatchRegisterRequest {
+                instances: vec![instance()],
+                hold: Some(v1::batch_register_request::Hold::LeaseId(LEASE)),
+            },
+        ),
+        "Update" => dynamic(
+            &input,
+            &v1::UpdateRequest {
+                key: Some(key("there", SOME_ID)),
+                weight: Some(7),
+                ..v1::UpdateRequest::default()
+            },
+        ),
+        "Deregister" => dynamic(
+            &input,
+            &v1::DeregisterRequest {
+                key: Some(key("there", SOME_ID)),
+                ..v1::DeregisterRequest::default()
+            },
+        ),
+        "GrantLease" => dynamic(
+            &input,
+            &v1::GrantLeaseRequest {
+                lease_id: LEASE + 1,
+                ttl: Some(span(Duration::from_secs(3_600))),
+            },
+        ),
+        "RevokeLease" => dynamic(&input, &v1::RevokeLeaseRequest { lease_id: LEASE }),
         other => panic!("{other} is a new method: say here what a good request of it is"),
     }
 }
@@ -278,7 +314,22 @@ async fn try_all(world: &mut World, method: &MethodDescriptor) -> Count {
     let writes = is_write(method.name());
     let mut count = Count::default();
     for variant in variants(&good(method)) {
-        let answer = raw::call(&world.channel, &path, vec![variant.bytes.clone()], MetadataMap::new()).await;
+        let message = naming(variant.bytes.clone(), &world.present_id());
+        let ask = async |willing| {
+            raw::call(
+                &world.channel,
+                &path,
+                vec![message.clone()],
+                MetadataMap::new(),
+                willing,
+            )
+            .await
+        };
+        let mut answer = ask(if writes { raw::WILLING } else { raw::HARDLY_WILLING }).await;
+        // A read may be asked again, if this machine was only busy.
+        if !writes && answer.as_ref().is_err_and(|status| status.details().is_empty()) {
+            answer = ask(raw::WILLING).await;
+        }
         match answer {
             Ok(_) => {
                 assert!(variant.readable, "{path} took {} {}", variant.path, variant.what);
@@ -341,31 +392,38 @@ async fn agree(cluster: &Cluster) {
     for node in &cluster.nodes {
         clients.push(ClusterClient::connect(node.url()).await.expect("the node lives"));
     }
-    let now = clients[0]
-        .get_state_hash(GetStateHashRequest { at_index: 0 })
-        .await
-        .expect("a hash");
-    let at_index = now.into_inner().applied_index + 20;
-    let hashes = clients.into_iter().map(|mut client| {
-        tokio::spawn(async move {
-            let hash = client
-                .get_state_hash(GetStateHashRequest { at_index })
-                .await
-                .expect("a hash");
-            hash.into_inner().hash
-        })
-    });
-    // Lease time moves on by itself only while it has something to do: a lease that is short.
     let mut leases = cluster.nodes[0].leases().await;
-    for _ in 0..25 {
-        let ttl = Some(span(std::time::Duration::from_secs(1)));
-        let granted = leases.grant_lease(v1::GrantLeaseRequest { lease_id: 0, ttl }).await;
-        granted.expect("a grant");
-    }
-    let mut seen = Vec::new();
-    for hash in hashes.collect::<Vec<_>>() {
-        seen.push(hash.await.expect("no panic"));
-    }
+    let until = Instant::now() + PATIENCE;
+    let seen = loop {
+        let now = clients[0]
+            .get_state_hash(GetStateHashRequest { at_index: 0 })
+            .await
+            .expect("a hash");
+        let at_index = now.into_inner().applied_index + 20;
+        let asked = clients.iter().cloned().map(|mut client| {
+            tokio::spawn(async move { client.get_state_hash(GetStateHashRequest { at_index }).await })
+        });
+        let mut asked = futures_util::future::join_all(asked);
+        // Lease time moves on by itself only while it has something to do.
+        let answers = loop {
+            tokio::select! {
+                answers = &mut asked => break answers,
+                granted = leases.grant_lease(v1::GrantLeaseRequest {
+                    lease_id: 0,
+                    ttl: Some(span(Duration::from_secs(1))),
+                }) => drop(granted.expect("a grant")),
+            }
+        };
+        let hashes: Result<Vec<_>, Status> = answers
+            .into_iter()
+            .map(|answer| answer.expect("no panic").map(|hash| hash.into_inner().hash))
+            .collect();
+        match hashes {
+            Ok(hashes) => break hashes,
+            // A node had passed the index before it was asked.
+            Err(status) => assert!(Instant::now() < until, "{status:?}"),
+        }
+    };
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
     assert!(!cluster.logs().contains("panicked at"), "{}", cluster.logs());
 }

@@ -14,8 +14,10 @@ use tonic::{
 
 use crate::harness::PATIENCE;
 
-/// What a call says that it is willing to wait: what can't be had is not waited for long.
-const WILLING: Duration = Duration::from_millis(400);
+/// What a call says that it is willing to wait.
+pub(crate) const WILLING: Duration = Duration::from_secs(8);
+/// Likewise, of one that asks for what may never come.
+pub(crate) const HARDLY_WILLING: Duration = Duration::from_millis(400);
 /// An answer may be as long as the peer port allows.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
 
@@ -64,13 +66,14 @@ pub(crate) async fn call(
     method: &str,
     messages: Vec<Vec<u8>>,
     metadata: MetadataMap,
+    willing: Duration,
 ) -> Result<Bytes, Status> {
     let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
     let ready = grpc.ready().await;
     ready.map_err(|error| Status::new(Code::Unknown, format!("the connection broke: {error}")))?;
     let messages = stream::iter(messages.into_iter().map(Bytes::from));
     let mut request = Request::from_parts(metadata, tonic::Extensions::default(), messages);
-    request.set_timeout(WILLING);
+    request.set_timeout(willing);
     let path = method.parse().expect("a path");
     let first = async {
         let mut answers = grpc.streaming(request, path, Raw).await?.into_inner();

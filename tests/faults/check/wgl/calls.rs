@@ -185,9 +185,13 @@ fn gone(keys: &mut Keys, changes: &[Changed]) -> Option<Step> {
 /// Writes that nobody was answered, and that the log says took effect: at any time after they were sent.
 fn unknown(case: &Case<'_>, keys: &mut Keys, all: &mut Vec<Timed>) {
     for group in case.matches.groups.values() {
-        let Some(sent) = group.attempts.iter().map(|attempt| attempt.call.sent).min() else {
-            continue;
-        };
+        // What nobody is known to have asked for, in a history that was cut short, may have been asked for at any time.
+        let sent = group
+            .attempts
+            .iter()
+            .map(|attempt| attempt.call.sent)
+            .min()
+            .unwrap_or(0);
         let taken: Vec<Position> = group.attempts.iter().filter_map(|it| case.order.place[it.at]).collect();
         for place in group.commands.iter().filter(|place| !taken.contains(place)) {
             let event = case.witness.event(*place);

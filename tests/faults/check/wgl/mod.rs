@@ -28,7 +28,8 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     // Real time, and no part of any verdict but that it gave up.
     let until = Instant::now() + case.options.wgl_time_max;
     let (keys, mut calls) = all(case);
-    calls.sort_by_key(|call| (call.hint, call.sent));
+    // What a read saw comes before it, so that no window ends between them.
+    calls.sort_by_key(|call| (call.hint, call.step.is_read(), call.sent));
     let mut of_key: BTreeMap<u32, Vec<Timed>> = BTreeMap::new();
     for call in &calls {
         for (key, part) in split(call) {

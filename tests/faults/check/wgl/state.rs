@@ -37,6 +37,13 @@ pub(super) enum Step {
     },
 }
 
+impl Step {
+    /// Whether it changes nothing.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, Self::Absent(_) | Self::Fenced { .. } | Self::Shows { .. })
+    }
+}
+
 impl State {
     pub(super) fn hash(&self) -> u128 {
         self.hash

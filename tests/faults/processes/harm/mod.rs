@@ -2,13 +2,15 @@
 
 mod shape;
 
-use std::{fmt, io, time::Duration};
+use std::{collections::BTreeSet, fmt, io, time::Duration};
 
 use rand::{Rng as _, seq::SliceRandom as _};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use shape::Shaped;
+
 use super::{
-    network::{End, Flow, Pass, Ways},
+    network::{End, Pass, Ways},
     stage::{OpenFault, Stage},
 };
 
@@ -158,7 +160,8 @@ impl fmt::Display for Harm {
 pub(crate) struct Held {
     harm: Harm,
     nodes: Vec<usize>,
-    ways: Vec<(End, End)>,
+    /// Where its ways stand in the stage's list.
+    shape: u64,
     fault: OpenFault,
     /// What keeps at it meanwhile.
     _keeps_at_it: Option<AbortOnDropHandle<()>>,
@@ -168,6 +171,18 @@ impl Held {
     /// The nodes that it hit.
     pub(crate) fn nodes(&self) -> &[usize] {
         &self.nodes
+    }
+
+    /// Whether another harm can't hold at the same time: what flaps can't be cut, too.
+    pub(crate) fn excludes(&self, other: Harm) -> bool {
+        let flaps = |harm| matches!(harm, Harm::Flap(_));
+        let parts = |harm| {
+            matches!(
+                harm,
+                Harm::Flap(_) | Harm::Isolate { .. } | Harm::OneWay { .. } | Harm::Bridge | Harm::Ring
+            )
+        };
+        (flaps(self.harm) && parts(other)) || (parts(self.harm) && flaps(other))
     }
 
     /// What was done.
@@ -181,17 +196,19 @@ impl Held {
     /// Something of the machine failed that should not.
     pub(crate) async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Option<Self>> {
         let leader = stage.cluster.leader().await;
-        let nodes = choose(stage, harm.whom(), leader);
+        let nodes = choose(stage, harm, leader);
         if nodes.is_empty() {
             // No leader, or all are held: nothing to harm now.
             return Ok(None);
         }
         let ways = shape::ways(stage, harm, &nodes);
         let from = stage.recorder.now();
-        let done = apply(stage, harm, &nodes, &ways).await;
+        let shape = stage.hold_ways(ways.clone());
+        let done = apply(stage, harm, &nodes, &ways);
         let keeps_at_it = match done {
             Ok(task) => task,
             Err(error) if is_lack(&error) => {
+                stage.free_ways(shape);
                 stage.findings.skip(harm.kind(), &error.to_string());
                 return Ok(None);
             }
@@ -210,7 +227,7 @@ impl Held {
         Ok(Some(Self {
             harm,
             nodes,
-            ways: ways.into_iter().map(|(way, _)| way).collect(),
+            shape,
             fault,
             _keeps_at_it: keeps_at_it,
         }))
@@ -222,15 +239,14 @@ impl Held {
     /// Something of the machine failed that should not.
     pub(crate) async fn relieve(mut self, stage: &mut Stage) -> io::Result<()> {
         drop(self._keeps_at_it.take());
-        for way in &self.ways {
-            stage.cluster.network.ways().change(*way, Flow::heal);
-        }
+        stage.free_ways(self.shape);
         let mut started = Vec::new();
-        for &node in &self.nodes {
+        for &node in self.nodes.iter().filter(|_| self.harm.holds_nodes()) {
             if self.relieve_node(stage, node)? {
                 started.push(node);
             }
         }
+        stage.look_for_majority();
         for node in started {
             if !stage.wait_status(node, BACK_MAX).await {
                 let server = &stage.cluster.servers[node];
@@ -259,7 +275,8 @@ impl Held {
             }
             Harm::SlowSync { .. } => server.untrace(),
             Harm::SyncError(_) => {
-                if server.wait_ended(SYNC_ERROR_MAX).is_none() {
+                // A node that had nothing to sync can't have failed at it.
+                if server.wait_ended(SYNC_ERROR_MAX).is_none() && server.met_injection() {
                     let story = format!("{} goes on after a failed fsync: {}", server.name, server.last_words());
                     stage.findings.violation("fsync-error-ends-the-node", story);
                 }
@@ -291,15 +308,20 @@ fn is_lack(error: &io::Error) -> bool {
     )
 }
 
-fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
+fn choose(stage: &mut Stage, harm: Harm, leader: Option<usize>) -> Vec<usize> {
+    let busy = if harm.holds_nodes() {
+        stage.busy.clone()
+    } else {
+        BTreeSet::new()
+    };
     let mut all = stage.cluster.all();
     let size = all.len();
     all.shuffle(&mut stage.chance);
     // What another harm holds is not harmed twice.
-    all.retain(|node| !stage.busy.contains(node));
+    all.retain(|node| !busy.contains(node));
     let others = |all: &[usize]| -> Vec<usize> { all.iter().copied().filter(|node| Some(*node) != leader).collect() };
-    match whom {
-        Whom::All => (0..size).filter(|node| !stage.busy.contains(node)).collect(),
+    match harm.whom() {
+        Whom::All => (0..size).filter(|node| !busy.contains(node)).collect(),
         Whom::Quorum => all.into_iter().take(size - stage.cluster.quorum() + 1).collect(),
         Whom::Node(node) => vec![node],
         Whom::Leader => leader.into_iter().filter(|leader| all.contains(leader)).collect(),
@@ -314,7 +336,7 @@ fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
 
 type KeepsAtIt = Option<AbortOnDropHandle<()>>;
 
-async fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[((End, End), Flow)]) -> io::Result<KeepsAtIt> {
+fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[Shaped]) -> io::Result<KeepsAtIt> {
     let ways = stage.cluster.network.ways().clone();
     match harm {
         Harm::Flap(_) => return Ok(Some(spawn(flap(ways, shaped.to_vec())))),
@@ -323,14 +345,6 @@ async fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[((End, 
             return Ok(Some(spawn(reset(ways, touched, Duration::from_millis(every_ms)))));
         }
         _ => {}
-    }
-    for (way, wanted) in shaped {
-        ways.change(*way, |flow| {
-            *flow = Flow {
-                resets: flow.resets,
-                ..wanted.clone()
-            };
-        });
     }
     let cluster = &mut stage.cluster;
     match harm {
@@ -398,14 +412,14 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-async fn flap(ways: Ways, shaped: Vec<((End, End), Flow)>) {
+async fn flap(ways: Ways, shaped: Vec<Shaped>) {
     loop {
-        for (way, wanted) in &shaped {
-            ways.change(*way, |flow| flow.pass = wanted.pass);
+        for (way, _) in &shaped {
+            ways.change(*way, |flow| flow.pass = Pass::Held);
         }
         tokio::time::sleep(about(FLAP_EVERY)).await;
         for (way, _) in &shaped {
-            ways.change(*way, Flow::heal);
+            ways.change(*way, |flow| flow.pass = Pass::Open);
         }
         tokio::time::sleep(about(FLAP_EVERY)).await;
     }

@@ -11,7 +11,7 @@ use crate::processes::{
 };
 
 /// A way, and what it is to be.
-pub(super) type Shaped = ((End, End), Flow);
+pub(crate) type Shaped = ((End, End), Flow);
 
 /// All ways that a harm changes. `nodes`: whom it hits.
 pub(super) fn ways(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Vec<Shaped> {
@@ -30,9 +30,15 @@ pub(super) fn ways(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Vec<Shaped
             .map(|(a, b)| if outward { (a, b) } else { (b, a) })
             .map(|(from, to)| ((End::Node(from), End::Node(to)), blocked(pass)))
             .collect(),
-        Harm::Flap(_) => between(nodes, &others)
-            .flat_map(|(a, b)| both(End::Node(a), End::Node(b), &blocked(Pass::Held)))
-            .collect(),
+        Harm::Flap(_) => {
+            let flapping = Flow {
+                flaps: true,
+                ..Flow::default()
+            };
+            between(nodes, &others)
+                .flat_map(|(a, b)| both(End::Node(a), End::Node(b), &flapping))
+                .collect()
+        }
         Harm::Throttle { bytes_per_s, .. } => {
             let narrow = Flow {
                 bytes_per_s: Some(bytes_per_s),

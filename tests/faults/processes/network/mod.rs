@@ -101,11 +101,13 @@ impl Ways {
         lock(&self.0.flows).entry((from, to)).or_default().send_modify(change);
     }
 
-    /// Whether bytes pass from one end to the other, however slowly.
+    /// Whether bytes pass from one end to the other, however slowly, or now and then.
     pub(crate) fn passes(&self, from: End, to: End) -> bool {
-        lock(&self.0.flows)
-            .get(&(from, to))
-            .is_none_or(|flow| flow.borrow().pass == Pass::Open)
+        let passes = |flow: &watch::Sender<Flow>| {
+            let flow = flow.borrow();
+            flow.pass == Pass::Open || flow.flaps
+        };
+        lock(&self.0.flows).get(&(from, to)).is_none_or(passes)
     }
 
     /// All ways are open and quick again.
