@@ -44,7 +44,8 @@ impl Connector {
 
     /// A channel to an endpoint, which connects when it is first used, and again whenever its connection broke. Its
     /// connections are driven by the runtime in whose context this is called.
-    pub(crate) fn channel(&self, endpoint: &Endpoint) -> Channel {
+    #[must_use]
+    pub fn channel(&self, endpoint: &Endpoint) -> Channel {
         match &self.0 {
             Some(open) => endpoint.connect_with_connector_lazy(open.clone()),
             None => endpoint.connect_lazy(),

@@ -28,6 +28,8 @@ mod log;
 mod machine;
 mod network;
 mod options;
+#[cfg(feature = "failpoints")]
+mod plants;
 mod progress;
 mod quarantine;
 mod serve;

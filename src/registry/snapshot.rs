@@ -261,7 +261,16 @@ impl Restore {
         Ok(())
     }
 
+    /// The revision of the last change that a record shows.
+    #[cfg(feature = "failpoints")]
+    fn newest_record(&self) -> Revision {
+        let revisions = self.state.instances.values().map(|record| record.mod_revision);
+        revisions.max().unwrap_or_default()
+    }
+
     fn finish(mut self) -> Result<State, Corrupt> {
+        // Plant: the revision is made up from the records that are there, whatever was removed after them.
+        planted!("revision-from-the-records" => { self.state.revision = self.newest_record(); });
         for staged in self.leases {
             let holding = if staged.own {
                 let key = staged.keys.into_iter().next();

@@ -53,7 +53,7 @@ impl LeasesService {
             Opened::At(node) => return pass_on(&self.node, node, Method::GetLease, sent, deadline).await,
         };
         let Some(lease) = version.state.lease(get.lease_id) else {
-            return Err(no_lease(get.lease_id));
+            return Err(no_lease(get.lease_id, version.state.revision()));
         };
         let after = match &version.after {
             Some(After::Held(key)) => Some(key.clone()),

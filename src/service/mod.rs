@@ -44,7 +44,7 @@ use crate::{
     model::limits::MESSAGE_MAX_BYTES,
     node::Node,
     wire::{
-        DESCRIPTOR_SET, ErrorDetail, Reason,
+        DESCRIPTOR_SET, ErrorDetail, Reason, WriteOutcome,
         served::{cluster_server::ClusterServer, leases_server::LeasesServer, registry_server::RegistryServer},
     },
 };
@@ -67,9 +67,10 @@ pub fn client_router(node: Node, health: HealthService) -> Router {
 pub fn waiting_router(health: HealthService) -> Router {
     let not_ready = || async {
         let problem = "this node waits for the other nodes of its cluster";
-        ErrorDetail::new(Reason::NotReady, problem)
-            .into_status()
-            .into_http::<Body>()
+        let mut detail = ErrorDetail::new(Reason::NotReady, problem);
+        // Whatever was asked, nothing of it was done; of a write, its caller must know that.
+        detail.outcome = Some(WriteOutcome::NotApplied);
+        detail.into_status().into_http::<Body>()
     };
     let api = axum::routing::any(not_ready);
     with_health_and_reflection(Routes::default(), health)
@@ -142,6 +143,7 @@ mod tests {
         ] {
             let detail = ErrorDetail::from_status(&answer(path).await).unwrap();
             assert_eq!(detail.reason, Reason::NotReady);
+            assert_eq!(detail.outcome, Some(WriteOutcome::NotApplied));
             assert!(detail.retry_after.is_some());
         }
         assert_eq!(answer("/roster.v2.Registry/List").await.code(), Code::Unimplemented);

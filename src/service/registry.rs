@@ -212,7 +212,7 @@ impl Registry for RegistryService {
         let get = request::get(request.into_inner()).map_err(bad_read)?;
         let read = read(&self.node, get.read, deadline).await?;
         let Some(instance) = read.state.instance(&get.key) else {
-            return Err(no_instance(get.key));
+            return Err(no_instance(get.key, read.state.revision()));
         };
         Ok(Response::new(raw::GetResponse {
             header: Some(header(&self.node, read.state.revision(), Freshness::of(&read))),

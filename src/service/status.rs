@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 
 use crate::{
-    model::InstanceKey,
+    model::{InstanceKey, Revision},
     node::NodeError,
     registry::Rejection,
     wire::{ErrorDetail, FieldErrors, Reason, WriteOutcome},
@@ -30,14 +30,21 @@ pub(super) fn invalid(errors: FieldErrors, kind: CallKind) -> Status {
     detail.into_status()
 }
 
-/// How a read ends whose instance is not there.
-pub(super) fn no_instance(key: InstanceKey) -> Status {
-    rejected(Rejection::InstanceNotFound(key)).into_status()
+/// How a read ends whose instance is not there at that revision.
+pub(super) fn no_instance(key: InstanceKey, revision: Revision) -> Status {
+    not_there(Rejection::InstanceNotFound(key), revision)
 }
 
-/// How a read ends whose lease is not there.
-pub(super) fn no_lease(id: crate::model::LeaseId) -> Status {
-    rejected(Rejection::LeaseNotFound(id)).into_status()
+/// How a read ends whose lease is not there at that revision.
+pub(super) fn no_lease(id: crate::model::LeaseId, revision: Revision) -> Status {
+    not_there(Rejection::LeaseNotFound(id), revision)
+}
+
+/// An error has no header; that a thing is not there is an answer all the same, and its revision a part of it.
+fn not_there(what: Rejection, revision: Revision) -> Status {
+    let mut detail = rejected(what);
+    detail.revision = Some(revision);
+    detail.into_status()
 }
 
 /// How a stream ends whose messages can't be read. What the transport says of itself is passed on.
@@ -216,6 +223,15 @@ mod tests {
         assert_eq!(of(NodeError::LeaderChanged).outcome, Some(WriteOutcome::Unknown));
         assert_eq!(of(NodeError::OutcomeUnknown).outcome, Some(WriteOutcome::Unknown));
         assert_eq!(detail(NodeError::NoLeader, CallKind::Read).outcome, None);
+    }
+
+    #[test]
+    fn a_read_that_finds_nothing_says_at_which_revision() {
+        for status in [no_instance(key(), Revision(7)), no_lease(LeaseId(3), Revision(7))] {
+            let detail = ErrorDetail::from_status(&status).unwrap();
+            assert_eq!((detail.revision, detail.outcome), (Some(Revision(7)), None));
+            assert!(detail.resource.is_some());
+        }
     }
 
     #[test]

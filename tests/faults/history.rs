@@ -10,7 +10,13 @@
 //! by (key, incarnation): a recording client deregisters each life by one logical call. A Grant brings its own id, a
 //! Revoke names one that only it revokes.
 
+mod digest;
+mod whole;
+
 use serde::{Deserialize, Serialize};
+
+pub use digest::digest;
+pub use whole::{History, HistoryError, write_event};
 
 /// The metadata key under which a record carries the mark of the call that wrote it last.
 pub const MARK: &str = "mark";
@@ -31,6 +37,8 @@ pub enum Event {
     Call(Call),
     /// A stream of watch that was opened and has ended, or was open when the run ended.
     Watch(WatchStream),
+    /// What the client library told its application.
+    Held(Held),
     /// A fault and its end.
     Fault(Fault),
     /// A node's word about itself, at one moment.
@@ -39,6 +47,8 @@ pub enum Event {
     Log(NodeLog),
     /// A node's content hash at one log index.
     StateHash(NodeHash),
+    /// How far a node's log is safe from a power cut: only a simulated disk can tell.
+    Durable(Durable),
 }
 
 /// What was run.
@@ -84,62 +94,98 @@ pub struct Call {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
+    /// One instance, put whole.
     Register {
+        /// Which record.
         key: Key,
+        /// Its life; 0 = not fenced.
         incarnation: i64,
+        /// What is to hold it.
         hold: Hold,
+        /// What makes this call recognisable.
         mark: Mark,
+        /// Its `mod_revision` must be this; 0 = must not exist.
         #[serde(default)]
         expected: Option<i64>,
     },
+    /// Several instances in one revision.
     BatchRegister {
+        /// Which records.
         keys: Vec<Key>,
+        /// The life of each.
         incarnation: i64,
+        /// What is to hold them: a lease, or nothing.
         hold: Hold,
+        /// Each of them carries it.
         mark: Mark,
     },
+    /// A change of a part of a record: its mark and nothing that a checker looks at besides.
     Update {
+        /// Which record.
         key: Key,
+        /// Of the asker; 0 = not fenced.
         incarnation: i64,
+        /// What makes this call recognisable.
         mark: Mark,
+        /// Its `mod_revision` must be this.
         #[serde(default)]
         expected: Option<i64>,
     },
+    /// The end of a record.
     Deregister {
+        /// Which record.
         key: Key,
+        /// Of the asker; 0 = not fenced.
         incarnation: i64,
+        /// Its `mod_revision` must be this.
         #[serde(default)]
         expected: Option<i64>,
     },
+    /// A shared lease.
     Grant {
+        /// The asker's own id, 2^62 or more.
         lease: i64,
+        /// Its length in milliseconds.
         ttl_ms: u64,
     },
+    /// The end of a lease.
     Revoke {
+        /// Which.
         lease: i64,
     },
     /// Unary, or one message of a KeepAlive stream.
     Renew {
+        /// Which.
         leases: Vec<i64>,
+        /// Whether it went on a KeepAlive stream.
         #[serde(default)]
         stream: bool,
     },
+    /// One record.
     Get {
+        /// Which.
         key: Key,
+        /// Whether it asked for consistency STALE.
         #[serde(default)]
         stale: bool,
+        /// Of a stale read: older is refused.
         #[serde(default)]
         max_age_ns: Option<u64>,
+        /// The answer is to be at this revision or a later one.
         #[serde(default)]
         min_revision: i64,
     },
     /// All pages of one list.
     List {
+        /// Which records.
         selector: Selector,
+        /// Whether it asked for consistency STALE.
         #[serde(default)]
         stale: bool,
+        /// Of a stale read: older is refused.
         #[serde(default)]
         max_age_ns: Option<u64>,
+        /// The answer is to be at this revision or a later one.
         #[serde(default)]
         min_revision: i64,
     },
@@ -149,8 +195,14 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hold {
-    Own { ttl_ms: u64 },
+    /// Its own lease, which lives and ends with it.
+    Own {
+        /// Its length in milliseconds.
+        ttl_ms: u64,
+    },
+    /// A shared lease, granted before.
     Lease(i64),
+    /// Nothing: until deregistered.
     Permanent,
 }
 
@@ -177,17 +229,31 @@ pub struct Selector {
 pub enum Answer {
     /// It took effect, or was answered, at this revision.
     Done {
+        /// Of the answer's header.
         revision: i64,
+        /// Of the answer's header.
         #[serde(default)]
         term: i64,
+        /// What it says.
         reply: Reply,
     },
     /// The state machine refused it at this revision: NOT_FOUND, FENCED, REVISION_MISMATCH …: a read of the state.
-    Rejected { revision: i64, reason: String },
+    Rejected {
+        /// Of the error's metadata; 0 where it had none.
+        revision: i64,
+        /// Of the error table.
+        reason: String,
+    },
     /// A definite failure (`outcome` = `not_applied`, or refused before anything was proposed); for a read: any failure.
-    Failed { reason: String },
+    Failed {
+        /// Of the error table, or the transport's word.
+        reason: String,
+    },
     /// It may have taken effect: `outcome` = `unknown`, or the connection or the deadline ended it.
-    Unknown { reason: String },
+    Unknown {
+        /// Of the error table, or the transport's word.
+        reason: String,
+    },
 }
 
 /// What a call that was done brought back.
@@ -198,22 +264,32 @@ pub enum Reply {
     Record(Record),
     /// BatchRegister.
     Batch {
+        /// Whether it moved the revision.
         changed: bool,
     },
     /// Deregister, Revoke.
     Gone {
+        /// Whether there was anything to end.
         existed: bool,
     },
+    /// Grant.
     Lease {
+        /// Its id.
         lease: i64,
+        /// Its length in milliseconds.
         ttl_ms: u64,
     },
+    /// Renew: a result for each id, in the order asked.
     Renewed(Vec<Renewed>),
+    /// Get, List.
     Read {
+        /// Whether the header says so.
         #[serde(default)]
         stale: bool,
+        /// Upper bound of its age, where it has one.
         #[serde(default)]
         age_ns: Option<u64>,
+        /// In order of key.
         records: Vec<Record>,
     },
 }
@@ -221,33 +297,44 @@ pub enum Reply {
 /// One lease's result of a renewal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Renewed {
+    /// Which lease.
     pub lease: i64,
+    /// What became of it.
     pub outcome: RenewOutcome,
     /// How many instances it holds.
     #[serde(default)]
     pub instances: u32,
 }
 
+/// What became of the renewal of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RenewOutcome {
+    /// A quorum has it.
     Renewed,
+    /// There is no such lease.
     NotFound,
+    /// It may yet take effect.
     Unconfirmed,
 }
 
 /// A record as a client saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    /// Its name.
     pub key: Key,
+    /// Its life.
     pub incarnation: i64,
     /// 0 = permanent.
     #[serde(default)]
     pub lease: i64,
+    /// Of the call that wrote it last.
     pub mark: Mark,
+    /// Of its first change.
     pub create_revision: i64,
+    /// Of its last change.
     pub mod_revision: i64,
-    /// Of the whole instance but its wall-clock times (see `digest`); 0 in histories written by hand: not compared.
+    /// Of the whole instance but its wall-clock times (see [`digest`]); 0 in histories written by hand: not compared.
     #[serde(default)]
     pub digest: u64,
 }
@@ -259,31 +346,43 @@ pub struct WatchStream {
     pub id: u64,
     /// Streams of one watcher, each resuming where the one before ended, share it.
     pub watcher: u64,
+    /// Which node it asked, if it knows.
     #[serde(default)]
     pub node: Option<String>,
+    /// Taken before the first byte could leave.
     pub opened: At,
+    /// What it watches.
     pub selector: Selector,
+    /// Where it begins.
     pub start: Start,
+    /// None = the default of 10 s; 0 = never.
     #[serde(default)]
     pub max_age_ns: Option<u64>,
+    /// As received.
     pub steps: Vec<Step>,
     /// None = open when the run ended.
     #[serde(default)]
     pub ended: Option<Ended>,
 }
 
+/// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
+    /// With all that there is.
     Snapshot,
+    /// After this revision.
     After(i64),
+    /// With nothing, at the node's present.
     Now,
 }
 
 /// Why a stream ended: a reason of the error table, or the transport's word.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
+    /// When it was noticed.
     pub at: At,
+    /// Of the error table, or the transport's word.
     pub reason: String,
 }
 
@@ -292,30 +391,39 @@ pub struct Ended {
 pub struct Step {
     /// When the last message of it was read.
     pub at: At,
+    /// What it is.
     pub kind: StepKind,
     /// The position: the view is complete through here.
     pub revision: i64,
+    /// Upper bound of the view's age, where it has one.
     #[serde(default)]
     pub age_ns: Option<u64>,
     /// Set on a snapshot that nobody asked for.
     #[serde(default)]
     pub reset: Option<String>,
+    /// In the order received; of a snapshot: its records, each as a put.
     #[serde(default)]
     pub changes: Vec<Change>,
 }
 
+/// What a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
+    /// The whole view, in place of what was there.
     Snapshot,
+    /// What to change in it.
     Changes,
+    /// Nothing; the position alone moves.
     Progress,
 }
 
 /// One change within a step, in the order received.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
+    /// At which it happened; of a snapshot's record: as received.
     pub revision: i64,
+    /// Which record.
     pub key: Key,
     /// None = removed.
     #[serde(default)]
@@ -323,6 +431,26 @@ pub struct Change {
     /// Why removed; unset after coalescing.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// For how long the client library told its application, whenever it asked, that an instance is registered and its
+/// lease held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which client.
+    pub client: u32,
+    /// Which record.
+    pub key: Key,
+    /// Its life.
+    pub incarnation: i64,
+    /// Its own lease.
+    pub lease: i64,
+    /// Its length in milliseconds.
+    pub ttl_ms: u64,
+    /// After the first time that it said so.
+    pub from: At,
+    /// Before the last time that it said so: whoever saw the lease expired before this contradicts it.
+    pub until: At,
 }
 
 /// A fault and when it held.
@@ -337,10 +465,12 @@ pub struct Fault {
     pub hit_leader: bool,
     /// Whether a majority of voters stayed connected with each other and running.
     pub majority_left: bool,
+    /// Taken before it began.
     pub from: At,
-    /// None = until the run ended.
+    /// Taken after it was over; None = until the run ended.
     #[serde(default)]
     pub until: Option<At>,
+    /// For people.
     #[serde(default)]
     pub details: String,
 }
@@ -348,13 +478,21 @@ pub struct Fault {
 /// A node's GetNodeStatus at one moment, or that it did not answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
+    /// Who was asked.
     pub node: String,
+    /// Taken before the question left.
     pub sent: At,
+    /// Taken after the answer was read.
     pub ended: At,
+    /// Its term.
     pub term: i64,
+    /// Whom it takes for the leader; "" = none, or no answer.
     pub leader: String,
+    /// Of its state.
     pub revision: i64,
+    /// The last record of its log.
     pub log_index: i64,
+    /// The last record that it applied.
     pub applied_index: i64,
     /// Which start of the process it was: counts from 0.
     #[serde(default)]
@@ -364,17 +502,25 @@ pub struct Sample {
 /// One committed record of a node's log: the witness.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLog {
+    /// Whose log.
     pub node: String,
+    /// Counts from 1 (0 where the founding membership stands there).
     pub index: u64,
+    /// In which it was appended.
     pub term: u64,
+    /// What it is.
     pub payload: Payload,
 }
 
+/// What a record of the log is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
+    /// The first of a term.
     Blank,
+    /// Who votes.
     Membership,
+    /// Renewals and commands.
     Entry(Entry),
 }
 
@@ -382,9 +528,12 @@ pub enum Payload {
 /// written by hand give [`Request`]s instead.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
+    /// Lease time in nanoseconds.
     pub stamp_ns: u64,
+    /// Which leases it renews.
     #[serde(default)]
     pub renewals: Vec<i64>,
+    /// What it asks of the state machine, in order.
     #[serde(default)]
     pub commands: Vec<Request>,
     /// The whole entry as the log has it; then `renewals` and `commands` are not given.
@@ -395,8 +544,26 @@ pub struct Entry {
 /// A node's GetStateHash.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeHash {
+    /// Whose state.
     pub node: String,
+    /// At which index of the log.
     pub applied_index: u64,
+    /// Of that state.
     pub revision: i64,
+    /// In hex.
     pub hash: String,
+}
+
+/// How far a node's log is safe from a power cut, told whenever that changes, and before it is acted upon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Durable {
+    /// When.
+    pub at: At,
+    /// Whose log.
+    pub node: String,
+    /// The last record that would be there after a power cut; falls when the log's end is cut off.
+    pub synced_index: u64,
+    /// Of a leader, when it takes more to be committed: through which record. Must be of its own term.
+    #[serde(default)]
+    pub committed_index: Option<u64>,
 }

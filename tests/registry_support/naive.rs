@@ -12,8 +12,8 @@ use roster::{
         limits::{METADATA_MAX, TAGS_MAX},
     },
     registry::{
-        Applied, BatchRegister, Change, Command, Deregister, Entry, Outcome, Register, Registered, Rejection,
-        RemoveReason, Renewal, Reply, Settings, Update,
+        Applied, BatchRegister, Change, Command, Deregister, Entry, Outcome, REMOVALS_PER_ENTRY, Register, Registered,
+        Rejection, RemoveReason, Renewal, Reply, Settings, Update,
     },
 };
 
@@ -75,8 +75,14 @@ impl Naive {
         self.clock = self.clock.max(entry.stamp);
         self.wall_ms = entry.wall_ms;
         let renewals = entry.renewals.iter().map(|id| self.renew(*id)).collect();
+        let (mut ended, mut removals) = (0, 0);
         while let Some(id) = self.due() {
+            let more = self.held(id).len().max(1);
+            if ended > 0 && removals + more > REMOVALS_PER_ENTRY as usize {
+                break;
+            }
             self.end(id, RemoveReason::Expired);
+            (ended, removals) = (ended + 1, removals + more);
         }
         let replies = entry.commands.iter().map(|command| self.run(command)).collect();
         Applied {

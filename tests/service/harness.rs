@@ -1,4 +1,5 @@
-//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends.
+//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends. A test that
+//! went well fails all the same when a node has logged a warning or an error.
 
 use std::{
     fs,
@@ -15,6 +16,8 @@ use roster::wire::v1::{
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Channel;
+
+use crate::quiet::surprises;
 
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -126,6 +129,23 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            let log = fs::read_to_string(&node.log).unwrap_or_default();
+            let lines = surprises(&log);
+            assert!(
+                lines.is_empty(),
+                "{} logged what nobody expected: {lines:#?}",
+                node.name
+            );
+        }
+    }
+}
+
 impl Node {
     /// Starts the process; its log goes on in the same file.
     pub(crate) fn start(&mut self) {
@@ -163,11 +183,26 @@ impl Node {
         }
     }
 
+    /// SIGSTOP: it stands still, with all that it holds and whatever reaches its sockets meanwhile.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
+        rustix::process::kill_process(pid, signal).expect("a running child takes signals");
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take().expect("the node runs");
-        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a running child takes signals");
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {

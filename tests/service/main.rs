@@ -4,10 +4,13 @@
 mod abuse;
 mod basics;
 mod endings;
+mod ex_leaders;
 mod extremes;
+mod freshness;
 mod harness;
 mod leases;
 mod lists;
 mod many;
+mod quiet;
 mod support;
 mod watching;

@@ -162,7 +162,11 @@ impl Running {
                 () = tokio::time::sleep_until(progress_at.min(check_at)) => None,
             };
             match woken {
-                Some(delivery) => self.deliver(outlet, delivery).await?,
+                Some(delivery) => {
+                    // Plant: progress says that the view is complete through changes that are still to be sent.
+                    planted!("progress-ahead-of-changes" => { self.send_progress(outlet).await?; });
+                    self.deliver(outlet, delivery).await?;
+                }
                 None if Instant::now() >= progress_at => self.send_progress(outlet).await?,
                 None => {}
             }

@@ -1,0 +1,199 @@
+//! A1: while a majority is left, calls to the nodes that no fault hit succeed. A2: without one, nothing is answered as
+//! if there were one, and nothing hangs. A3: after the last fault the cluster works again.
+//!
+//! Faults take a while to show their effect, and so do their ends: what happens meanwhile proves nothing.
+
+use std::collections::BTreeSet;
+
+use super::{Case, Findings, options::ns, order::linearizable_revision};
+use crate::{
+    history::{Answer, At, Call, Request},
+    story::{Story, time},
+};
+
+/// So many failures are never too many: a connection may break when a fault is over, too.
+const FAILURES_ALWAYS_ALLOWED: usize = 3;
+/// So many write attempts must have been made after the last fault for A3 to expect one to succeed.
+const WRITES_MIN: usize = 10;
+/// Faults that hit no node in particular, or the ways to the clients.
+const EVERYWHERE: [&str; 4] = ["client", "delay", "resets", "throttle"];
+
+pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
+    let spans = spans(case);
+    with_majority(case, &spans, findings);
+    without_majority(case, &spans, findings);
+    hangs(case, findings);
+    recovery(case, findings);
+}
+
+/// A span between two changes of what is harmed.
+struct Span<'a> {
+    from: At,
+    until: At,
+    hit: BTreeSet<&'a str>,
+    /// Some fault says that no majority is left.
+    none_left: bool,
+    /// It hits what A1 can't tell apart.
+    everywhere: bool,
+}
+
+/// The run, cut where a fault begins or ends, without the margins in which it only comes or goes.
+fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
+    let margin = ns(case.options.fault_margin);
+    let mut cuts: Vec<At> = vec![0, case.timeline.end];
+    for (from, until, _) in &case.timeline.faults {
+        cuts.extend([*from, *until]);
+    }
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut spans = Vec::new();
+    for pair in cuts.windows(2) {
+        let (from, until) = (pair[0] + margin, pair[1].saturating_sub(margin));
+        if from >= until {
+            continue;
+        }
+        let active: Vec<_> = case.timeline.faults_within(from, until).collect();
+        spans.push(Span {
+            from,
+            until,
+            hit: active
+                .iter()
+                .flat_map(|fault| &fault.nodes)
+                .map(String::as_str)
+                .collect(),
+            none_left: active.iter().any(|fault| !fault.majority_left),
+            everywhere: active
+                .iter()
+                .any(|fault| EVERYWHERE.iter().any(|kind| fault.kind.starts_with(kind))),
+        });
+    }
+    spans
+}
+
+/// Calls that begin and end within a span.
+fn within<'a>(case: &'a Case<'_>, span: &Span<'_>) -> impl Iterator<Item = &'a Call> {
+    let (from, until) = (span.from, span.until);
+    let calls = case.history.calls.iter();
+    calls.filter(move |call| call.sent >= from && call.ended <= until)
+}
+
+fn with_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings<'_>) {
+    let Some(least) = case.options.success_min else { return };
+    let nodes = case.history.run.nodes as usize;
+    let (mut good, mut bad) = (0_usize, Vec::new());
+    let healthy = spans
+        .iter()
+        .filter(|span| 2 * span.hit.len() < nodes && !span.none_left && !span.everywhere);
+    for span in healthy {
+        for call in within(case, span) {
+            // Where the client library went is not known; and a client that is stopped gives up.
+            let unhit = call.node.as_deref().is_some_and(|node| !span.hit.contains(node));
+            if !unhit {
+                continue;
+            };
+            match &call.answer {
+                Answer::Done { .. } | Answer::Rejected { .. } => good += 1,
+                Answer::Failed { reason } | Answer::Unknown { reason } if is_refusal(reason) => good += 1,
+                Answer::Failed { .. } | Answer::Unknown { .. } => bad.push(call),
+            }
+        }
+    }
+    let all = good + bad.len();
+    findings.looked("A1", all);
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts far below 2^52"
+    )]
+    let allowed = (all as f64 * (1.0 - least)) as usize;
+    if bad.len() > allowed.max(FAILURES_ALWAYS_ALLOWED) {
+        let story = Story::new(format!(
+            "of {all} calls to nodes that no fault hit, while a majority was left, {} failed",
+            bad.len()
+        ));
+        let story = bad.into_iter().take(5).fold(story, Story::call);
+        findings.violate("A1", story);
+    }
+}
+
+/// Failures that say nothing against the cluster: the client left, or asked for what there is not.
+fn is_refusal(reason: &str) -> bool {
+    const FINE: [&str; 9] = [
+        "GIVEN_UP",
+        "LEFT",
+        "INSTANCE_NOT_FOUND",
+        "LEASE_NOT_FOUND",
+        "INVALID_FIELD",
+        "PAGE_EXPIRED",
+        "REVISION_IN_FUTURE",
+        "TOO_STALE",
+        "NOT_READY",
+    ];
+    FINE.contains(&reason)
+}
+
+fn without_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings<'_>) {
+    for span in spans.iter().filter(|span| span.none_left) {
+        for call in within(case, span) {
+            findings.looked("A2", 1);
+            if linearizable_revision(call).is_some() {
+                let story = Story::new(format!(
+                    "no majority was left from {} to {}, and a call was answered as if there were one",
+                    time(span.from),
+                    time(span.until)
+                ));
+                let faults = case.timeline.faults_within(span.from, span.until);
+                let story = faults.fold(story.call(call), Story::fault);
+                findings.violate("A2", story);
+            }
+        }
+    }
+}
+
+/// No call outlasts every deadline. One of the client library's is many attempts; a renewal on a stream has none.
+fn hangs(case: &Case<'_>, findings: &mut Findings<'_>) {
+    let longest = ns(case.options.call_max);
+    for call in &case.history.calls {
+        if call.node.is_none() || matches!(call.request, Request::Renew { stream: true, .. }) {
+            continue;
+        }
+        findings.looked("A2", 1);
+        if call.ended - call.sent.min(call.ended) > longest {
+            let story = Story::new(format!("a call took longer than {}", time(longest)));
+            findings.violate("A2", story.call(call));
+        }
+    }
+}
+
+fn recovery(case: &Case<'_>, findings: &mut Findings<'_>) {
+    let Some(over) = case.timeline.last_fault_over() else {
+        return;
+    };
+    let by = over + ns(case.options.recovery_max);
+    if by > case.timeline.end {
+        return;
+    }
+    findings.looked("A3", 1);
+    let writes = |call: &&Call| {
+        !matches!(
+            call.request,
+            Request::Get { .. } | Request::List { .. } | Request::Renew { .. }
+        ) && call.sent >= over
+            && call.ended <= by
+    };
+    let tried: Vec<&Call> = case.history.calls.iter().filter(writes).collect();
+    let worked = tried
+        .iter()
+        .any(|call| matches!(call.answer, Answer::Done { .. } | Answer::Rejected { .. }));
+    if tried.len() >= WRITES_MIN && !worked {
+        let story = Story::new(format!(
+            "the last fault was over at {}, and of {} writes until {} none succeeded",
+            time(over),
+            tried.len(),
+            time(by)
+        ));
+        let story = tried.into_iter().rev().take(3).fold(story, Story::call);
+        findings.violate("A3", story);
+    }
+}

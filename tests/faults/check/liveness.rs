@@ -1,0 +1,129 @@
+//! W11: on a calm cluster a watch is at most so far behind; and a watch of a node that was cut off from the majority
+//! ends when its age passes its `max_age`.
+//!
+//! Unseen: how late a watcher is that does not read. Its pauses are known by what had gathered meanwhile and comes at
+//! once.
+
+use std::time::Duration;
+
+use super::{Case, Findings, options::ns};
+use crate::{
+    history::{At, WatchStream},
+    story::{Story, time},
+};
+
+/// Steps that come so close after each other had been waiting.
+const TOGETHER: Duration = Duration::from_millis(5);
+/// A reader pauses for so long at least.
+const PAUSE_MIN: Duration = Duration::from_millis(300);
+/// What the recorder calls it when a node was silent for too long.
+const SILENT: &str = "DEADLINE";
+
+pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
+    for stream in &case.history.watches {
+        findings.looked("W11", 1);
+        delays(case, stream, findings);
+        silence(case, stream, findings);
+        cut_off(case, stream, findings);
+    }
+}
+
+/// Before each step: what had been acknowledged long ago is in the view.
+fn delays(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
+    let limit = ns(case.options.watch_delay_max);
+    let calm = ns(case.options.calm_after);
+    let mut paused = 0;
+    for (number, pair) in stream.steps.windows(2).enumerate() {
+        let (one, next) = (&pair[0], &pair[1]);
+        let gap = next.at - one.at.min(next.at);
+        let after = stream.steps.get(number + 2);
+        let had_gathered = after.is_some_and(|after| after.at - next.at.min(after.at) < ns(TOGETHER));
+        if gap >= ns(PAUSE_MIN) && had_gathered {
+            paused += gap;
+        }
+        let Some(then) = next.at.checked_sub(limit + paused) else {
+            continue;
+        };
+        let Some((shown, _)) = case.order.shown_before(then).filter(|_| stream.opened < then) else {
+            paused = 0;
+            continue;
+        };
+        if shown <= case.witness.last_at(one.revision) {
+            // It has caught up: what it had paused is of no account any more.
+            paused = 0;
+        } else if case.timeline.is_calm(then.saturating_sub(calm), next.at) {
+            let story = Story::new(format!(
+                "a watch stood at revision {} until {}, though revision {} had been shown before {}, and all was calm",
+                one.revision,
+                time(next.at),
+                case.witness.revision_at(shown),
+                time(then)
+            ));
+            findings.violate(
+                "W11",
+                story.step(stream, one).step(stream, next).event(case.witness, shown),
+            );
+            return;
+        }
+    }
+}
+
+/// A calm cluster's watches give signs of life.
+fn silence(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
+    let Some(ended) = stream.ended.as_ref().filter(|ended| ended.reason == SILENT) else {
+        return;
+    };
+    let last = stream.steps.last().map_or(stream.opened, |step| step.at);
+    let calm = ns(case.options.calm_after);
+    if case.timeline.is_calm(last.saturating_sub(calm), ended.at) {
+        let story = Story::new(format!(
+            "a watch was silent from {} until its client gave up at {}, and all was calm",
+            time(last),
+            time(ended.at)
+        ));
+        findings.violate("W11", tell_last(stream, story));
+    }
+}
+
+/// A node that hears of no majority says so.
+fn cut_off(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
+    let max_age = stream.max_age_ns.unwrap_or(ns(case.options.watch_max_age));
+    let Some(node) = stream.node.as_ref().filter(|_| max_age > 0) else {
+        return;
+    };
+    // The node's own time, and that of a client which reads slowly.
+    let patience = max_age + ns(case.options.fault_margin) + ns(Duration::from_secs(5));
+    let ended: At = stream.ended.as_ref().map_or(case.timeline.end, |ended| ended.at);
+    let cut = case.timeline.faults.iter().find(|(from, until, fault)| {
+        let small = 2 * fault.nodes.len() < case.history.run.nodes as usize;
+        let speaks = !fault.details.contains("clients: true");
+        let alone = case
+            .timeline
+            .faults_within(*from, from + patience)
+            .all(|other| other.kind == "partition");
+        let lasts = *until > from + patience && ended > from + patience;
+        fault.kind == "partition"
+            && small
+            && speaks
+            && fault.nodes.contains(node)
+            && stream.opened < *from
+            && lasts
+            && alone
+    });
+    if let Some((from, _, fault)) = cut {
+        let story = Story::new(format!(
+            "{node} was cut off from the majority at {}, and a watch of it with a max_age of {} still had not ended at {}",
+            time(*from),
+            time(max_age),
+            time(from + patience)
+        ));
+        findings.violate("W11", tell_last(stream, story.fault(fault)));
+    }
+}
+
+fn tell_last(stream: &WatchStream, story: Story) -> Story {
+    match stream.steps.last() {
+        Some(step) => story.step(stream, step),
+        None => story.say(format!("watch {} never got anything", stream.id)),
+    }
+}

@@ -1,0 +1,440 @@
+//! What can be done to a cluster and taken back again. Scenarios name harms in order; random runs overlap them.
+
+mod shape;
+
+use std::{collections::BTreeSet, fmt, io, time::Duration};
+
+use rand::{Rng as _, seq::SliceRandom as _};
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use shape::Shaped;
+
+use super::{
+    network::{End, Pass, Ways},
+    stage::{OpenFault, Stage},
+};
+
+/// A link that comes and goes does so this often.
+const FLAP_EVERY: Duration = Duration::from_millis(200);
+/// An injected fsync error must have ended the node by then, if anything was written.
+const SYNC_ERROR_MAX: Duration = Duration::from_secs(15);
+/// A node whose disk hung for too long ends as soon as it can.
+const AFTER_THAWING: Duration = Duration::from_millis(1_500);
+/// How long a node that was started again may take to say how it is. It may have a log to replay.
+const BACK_MAX: Duration = Duration::from_secs(20);
+
+/// Which nodes are hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// The leader of that moment.
+    Leader,
+    /// One that does not lead.
+    Follower,
+    /// So many, the leader among them or not.
+    Any(usize),
+    /// So many, the leader among them.
+    WithLeader(usize),
+    /// So many that the others are no quorum.
+    Quorum,
+    /// All.
+    All,
+    /// This one.
+    Node(usize),
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Harm {
+    /// kill -9; started again in the end.
+    Kill(Whom),
+    /// SIGTERM; started again in the end.
+    Stop(Whom),
+    /// SIGSTOP, then SIGCONT.
+    Pause(Whom),
+    /// Nothing passes between these nodes and the others; with `clients`, nor to and from clients.
+    Isolate { whom: Whom, pass: Pass, clients: bool },
+    /// Nothing of what a node sends to the others arrives, or nothing of what they send to it.
+    OneWay { whom: Whom, outward: bool, pass: Pass },
+    /// Two groups that see nothing of each other, and one node that both see.
+    Bridge,
+    /// Each node sees its two neighbours only.
+    Ring,
+    /// A node's links to the others come and go.
+    Flap(Whom),
+    /// Every way between nodes takes longer.
+    Delay { delay_ms: u64, jitter_ms: u64 },
+    /// What leads to and from a node is narrow.
+    Throttle { whom: Whom, bytes_per_s: u64 },
+    /// All connections are reset, again and again.
+    Resets { every_ms: u64, peers: bool },
+    /// Clients send into a hole, or hear nothing, at all nodes.
+    DeafClients { outward: bool },
+    /// Every write and sync stands still.
+    Freeze(Whom),
+    /// Every sync takes longer.
+    SlowSync { whom: Whom, delay_ms: u64 },
+    /// Every sync fails; the node must end.
+    SyncError(Whom),
+    /// kill -9, and what was not synced is gone.
+    PowerCut(Whom),
+    /// Only so much room is left on the disk.
+    Full { whom: Whom, leave_mib: u64 },
+    /// The wall clock jumps by so many hours.
+    Clock { whom: Whom, hours: i32 },
+    /// No more files can be opened than are.
+    Files(Whom),
+}
+
+impl Harm {
+    /// Its kind, as histories and the summary call it.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill",
+            Self::Stop(_) => "stop",
+            Self::Pause(_) => "pause",
+            Self::Isolate { .. } | Self::Bridge | Self::Ring => "partition",
+            Self::OneWay { .. } => "one_way",
+            Self::Flap(_) => "flap",
+            Self::Delay { .. } => "delay",
+            Self::Throttle { .. } => "throttle",
+            Self::Resets { peers: true, .. } => "resets",
+            Self::Resets { peers: false, .. } => "client_resets",
+            Self::DeafClients { .. } => "client_hole",
+            Self::Freeze(_) => "disk_frozen",
+            Self::SlowSync { .. } => "slow_sync",
+            Self::SyncError(_) => "sync_error",
+            Self::PowerCut(_) => "power_cut",
+            Self::Full { .. } => "disk_full",
+            Self::Clock { .. } => "clock_jump",
+            Self::Files(_) => "no_files",
+        }
+    }
+
+    /// Whether it has its nodes to itself: what is killed can't be paused, too.
+    pub(crate) fn holds_nodes(self) -> bool {
+        matches!(
+            self,
+            Self::Kill(_)
+                | Self::Stop(_)
+                | Self::Pause(_)
+                | Self::Freeze(_)
+                | Self::SlowSync { .. }
+                | Self::SyncError(_)
+                | Self::PowerCut(_)
+                | Self::Full { .. }
+                | Self::Clock { .. }
+                | Self::Files(_)
+        )
+    }
+
+    fn whom(self) -> Whom {
+        match self {
+            Self::Kill(whom)
+            | Self::Stop(whom)
+            | Self::Pause(whom)
+            | Self::Isolate { whom, .. }
+            | Self::OneWay { whom, .. }
+            | Self::Flap(whom)
+            | Self::Throttle { whom, .. }
+            | Self::Freeze(whom)
+            | Self::SlowSync { whom, .. }
+            | Self::SyncError(whom)
+            | Self::PowerCut(whom)
+            | Self::Full { whom, .. }
+            | Self::Clock { whom, .. }
+            | Self::Files(whom) => whom,
+            Self::Bridge | Self::Ring | Self::Delay { .. } | Self::Resets { .. } | Self::DeafClients { .. } => {
+                Whom::All
+            }
+        }
+    }
+}
+
+impl fmt::Display for Harm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A harm that holds; [`Held::relieve`] takes it back.
+pub(crate) struct Held {
+    harm: Harm,
+    nodes: Vec<usize>,
+    /// Where its ways stand in the stage's list.
+    shape: u64,
+    fault: OpenFault,
+    /// What keeps at it meanwhile.
+    _keeps_at_it: Option<AbortOnDropHandle<()>>,
+}
+
+impl Held {
+    /// The nodes that it hit.
+    pub(crate) fn nodes(&self) -> &[usize] {
+        &self.nodes
+    }
+
+    /// Whether another harm can't hold at the same time: what flaps can't be cut, too.
+    pub(crate) fn excludes(&self, other: Harm) -> bool {
+        let flaps = |harm| matches!(harm, Harm::Flap(_));
+        let parts = |harm| {
+            matches!(
+                harm,
+                Harm::Flap(_) | Harm::Isolate { .. } | Harm::OneWay { .. } | Harm::Bridge | Harm::Ring
+            )
+        };
+        (flaps(self.harm) && parts(other)) || (parts(self.harm) && flaps(other))
+    }
+
+    /// What was done.
+    pub(crate) fn harm(&self) -> Harm {
+        self.harm
+    }
+
+    /// Does the harm. `None`: it can't be done here, which is counted.
+    ///
+    /// # Errors
+    /// Something of the machine failed that should not.
+    pub(crate) async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Option<Self>> {
+        let leader = stage.cluster.leader().await;
+        let nodes = choose(stage, harm, leader);
+        if nodes.is_empty() {
+            // No leader, or all are held: nothing to harm now.
+            return Ok(None);
+        }
+        let ways = shape::ways(stage, harm, &nodes);
+        let from = stage.recorder.now();
+        let shape = stage.hold_ways(ways.clone());
+        let done = apply(stage, harm, &nodes, &ways);
+        let keeps_at_it = match done {
+            Ok(task) => task,
+            Err(error) if is_lack(&error) => {
+                stage.free_ways(shape);
+                stage.findings.skip(harm.kind(), &error.to_string());
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let hit_leader = match harm {
+            // Who stands with the smaller part is what counts.
+            Harm::Isolate { .. } => {
+                let minority = nodes.len() < stage.cluster.quorum();
+                leader.is_some_and(|leader| nodes.contains(&leader) == minority)
+            }
+            Harm::Bridge | Harm::Ring | Harm::Delay { .. } | Harm::Resets { .. } | Harm::DeafClients { .. } => false,
+            _ => leader.is_some_and(|leader| nodes.contains(&leader)),
+        };
+        let fault = stage.fault(harm.kind(), &nodes, hit_leader, from, harm.to_string());
+        Ok(Some(Self {
+            harm,
+            nodes,
+            shape,
+            fault,
+            _keeps_at_it: keeps_at_it,
+        }))
+    }
+
+    /// Takes it back, and waits until the nodes that it ended are back.
+    ///
+    /// # Errors
+    /// Something of the machine failed that should not.
+    pub(crate) async fn relieve(mut self, stage: &mut Stage) -> io::Result<()> {
+        drop(self._keeps_at_it.take());
+        stage.free_ways(self.shape);
+        let mut started = Vec::new();
+        for &node in self.nodes.iter().filter(|_| self.harm.holds_nodes()) {
+            if self.relieve_node(stage, node)? {
+                started.push(node);
+            }
+        }
+        stage.look_for_majority();
+        for node in started {
+            if !stage.wait_status(node, BACK_MAX).await {
+                let server = &stage.cluster.servers[node];
+                let story = format!(
+                    "{} does not answer after {}: {}",
+                    server.name,
+                    self.harm,
+                    server.last_words()
+                );
+                stage.findings.violation("node-comes-back", story);
+            }
+        }
+        stage.fault_over(self.fault);
+        Ok(())
+    }
+
+    /// Returns whether the node was started again.
+    fn relieve_node(&self, stage: &mut Stage, node: usize) -> io::Result<bool> {
+        let server = &mut stage.cluster.servers[node];
+        match self.harm {
+            Harm::Pause(_) => server.resume(),
+            Harm::Freeze(_) => {
+                server.disk.thaw()?;
+                // One that has decided to end could not, while its writes stood still.
+                server.wait_ended(AFTER_THAWING);
+            }
+            Harm::SlowSync { .. } => server.untrace(),
+            Harm::SyncError(_) => {
+                // A node that had nothing to sync can't have failed at it.
+                if server.wait_ended(SYNC_ERROR_MAX).is_none() && server.met_injection() {
+                    let story = format!("{} goes on after a failed fsync: {}", server.name, server.last_words());
+                    stage.findings.violation("fsync-error-ends-the-node", story);
+                }
+                stage.cluster.kill(&[node]);
+            }
+            Harm::Full { .. } => server.disk.empty()?,
+            Harm::Clock { .. } => server.set_clock("+0")?,
+            Harm::Files(_) => server.limit_files(FILES_USUAL)?,
+            _ => {}
+        }
+        let server = &mut stage.cluster.servers[node];
+        server.may_end = false;
+        if server.is_running() {
+            return Ok(false);
+        }
+        stage.cluster.kill(&[node]);
+        stage.cluster.start(node)?;
+        Ok(true)
+    }
+}
+
+const FILES_USUAL: u64 = 1024;
+
+/// Whether the machine can't do it, rather than failed at it.
+fn is_lack(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    )
+}
+
+fn choose(stage: &mut Stage, harm: Harm, leader: Option<usize>) -> Vec<usize> {
+    let busy = if harm.holds_nodes() {
+        stage.busy.clone()
+    } else {
+        BTreeSet::new()
+    };
+    let mut all = stage.cluster.all();
+    let size = all.len();
+    all.shuffle(&mut stage.chance);
+    // What another harm holds is not harmed twice.
+    all.retain(|node| !busy.contains(node));
+    let others = |all: &[usize]| -> Vec<usize> { all.iter().copied().filter(|node| Some(*node) != leader).collect() };
+    match harm.whom() {
+        Whom::All => (0..size).filter(|node| !busy.contains(node)).collect(),
+        Whom::Quorum => all.into_iter().take(size - stage.cluster.quorum() + 1).collect(),
+        Whom::Node(node) => vec![node],
+        Whom::Leader => leader.into_iter().filter(|leader| all.contains(leader)).collect(),
+        Whom::Follower => others(&all).into_iter().take(1).collect(),
+        Whom::Any(count) => all.into_iter().take(count).collect(),
+        Whom::WithLeader(count) => {
+            let first = leader.into_iter().filter(|leader| all.contains(leader));
+            first.chain(others(&all)).take(count).collect()
+        }
+    }
+}
+
+type KeepsAtIt = Option<AbortOnDropHandle<()>>;
+
+fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[Shaped]) -> io::Result<KeepsAtIt> {
+    let ways = stage.cluster.network.ways().clone();
+    match harm {
+        Harm::Flap(_) => return Ok(Some(spawn(flap(ways, shaped.to_vec())))),
+        Harm::Resets { every_ms, .. } => {
+            let touched = shaped.iter().map(|(way, _)| *way).collect();
+            return Ok(Some(spawn(reset(ways, touched, Duration::from_millis(every_ms)))));
+        }
+        _ => {}
+    }
+    let cluster = &mut stage.cluster;
+    match harm {
+        Harm::Kill(_) => cluster.kill(nodes),
+        Harm::PowerCut(_) => {
+            if let Some(without) = nodes.iter().find(|node| !cluster.servers[**node].disk.is_image()) {
+                let name = &cluster.servers[*without].name;
+                let lacks = format!("{name} has no file system of its own");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, lacks));
+            }
+            cluster.kill(nodes);
+            for &node in nodes {
+                cluster.servers[node].disk.cut_power()?;
+            }
+        }
+        Harm::Stop(_) => {
+            for &node in nodes {
+                if !cluster.stop(node) {
+                    let server = &cluster.servers[node];
+                    let story = format!("{} did not end in order: {}", server.name, server.last_words());
+                    stage.findings.violation("stops-in-order", story);
+                }
+            }
+        }
+        _ => {
+            for &node in nodes {
+                apply_to_node(stage, harm, node)?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn apply_to_node(stage: &mut Stage, harm: Harm, node: usize) -> io::Result<()> {
+    let server = &mut stage.cluster.servers[node];
+    match harm {
+        Harm::Pause(_) => server.pause(),
+        Harm::Freeze(_) => {
+            server.disk.freeze()?;
+            // A node whose disk hangs for 10 s ends.
+            server.may_end = true;
+        }
+        Harm::SlowSync { delay_ms, .. } => server.trace_syncs(&format!("delay_enter={}", delay_ms * 1_000))?,
+        Harm::SyncError(_) => {
+            server.may_end = true;
+            server.trace_syncs("error=EIO")?;
+        }
+        Harm::Full { leave_mib, .. } => {
+            server.disk.fill(leave_mib << 20)?;
+            server.may_end = true;
+        }
+        Harm::Clock { hours, .. } => {
+            if stage.cluster.launch.fake_clock.is_none() {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "no libfaketime"));
+            }
+            server.set_clock(&format!("{hours:+}h"))?;
+        }
+        Harm::Files(_) => server.limit_files(server.open_files())?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+async fn flap(ways: Ways, shaped: Vec<Shaped>) {
+    loop {
+        for (way, _) in &shaped {
+            ways.change(*way, |flow| flow.pass = Pass::Held);
+        }
+        tokio::time::sleep(about(FLAP_EVERY)).await;
+        for (way, _) in &shaped {
+            ways.change(*way, |flow| flow.pass = Pass::Open);
+        }
+        tokio::time::sleep(about(FLAP_EVERY)).await;
+    }
+}
+
+async fn reset(ways: Ways, touched: Vec<(End, End)>, every: Duration) {
+    loop {
+        for way in &touched {
+            ways.change(*way, |flow| flow.resets += 1);
+        }
+        tokio::time::sleep(about(every)).await;
+    }
+}
+
+/// Half as long to half as long again.
+fn about(span: Duration) -> Duration {
+    span.mul_f64(rand::rng().random_range(0.5..1.5))
+}
