@@ -112,7 +112,11 @@ impl Made {
     fn turn(&mut self) {
         self.now += self.rng.random_range(0..20 * MS);
         match self.rng.random_range(0..100) {
-            0..30 if self.pending.len() < 5 => self.send(),
+            0..30 => {
+                if self.pending.len() < 5 {
+                    self.send();
+                }
+            }
             30..62 => self.take_effect(),
             62..80 => self.answer(),
             80..82 => self.give_up(),
@@ -247,9 +251,9 @@ impl Made {
                 let hold = Hold::Lease(*self.leases.choose(&mut self.rng).unwrap());
                 let keys = KEYS[..3].iter().map(|&key| key.to_owned()).collect();
                 let incarnation = self.lives.values().max().copied().unwrap_or(1);
-                KEYS[..3]
-                    .iter()
-                    .for_each(|key| drop(self.lives.insert(key, incarnation)));
+                for key in &KEYS[..3] {
+                    self.lives.insert(key, incarnation);
+                }
                 Request::BatchRegister {
                     keys,
                     incarnation,
