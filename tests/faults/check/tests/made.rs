@@ -112,7 +112,11 @@ impl Made {
     fn turn(&mut self) {
         self.now += self.rng.random_range(0..20 * MS);
         match self.rng.random_range(0..100) {
-            0..30 if self.pending.len() < 5 => self.send(),
+            0..30 => {
+                if self.pending.len() < 5 {
+                    self.send();
+                }
+            }
             30..62 => self.take_effect(),
             62..80 => self.answer(),
             80..82 => self.give_up(),
