@@ -12,6 +12,7 @@ use openraft::{
     raft::{AppendEntriesRequest, VoteRequest, VoteResponse},
 };
 use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use tonic::Status;
 
 use super::{
@@ -88,6 +89,13 @@ fn check_sender(from: NodeId, vote: &Vote) -> Result<(), Status> {
 }
 
 impl Raft {
+    fn check_running(&self) -> Result<(), Status> {
+        if self.0.stopping.is_cancelled() {
+            return Err(stopped(()));
+        }
+        Ok(())
+    }
+
     /// Votes, or says how it would.
     ///
     /// # Errors
@@ -97,6 +105,7 @@ impl Raft {
         from: NodeId,
         request: internal::VoteRequest,
     ) -> Result<internal::VoteResponse, Status> {
+        self.check_running()?;
         let vote = codec::vote_from_proto(request.vote.as_ref())?;
         check_sender(from, &vote)?;
         let last_log_id = codec::some_log_id(request.last_log_id.as_ref())?;
@@ -139,12 +148,17 @@ impl Raft {
             heard: Arc::clone(&self.0.heard),
             leader: None,
             over: false,
+            stopping: self.0.stopping.clone(),
+            _open: self.0.lines.token(),
         };
         // openraft spawns a task for each stream; it belongs to the runtime of the others.
         let _runs_there = self.0.runtime.enter();
-        let room = Room(room);
+        let room = Room {
+            room,
+            _open: self.0.lines.token(),
+        };
         let answers = self.0.core.stream_append(line.into_requests()).map(move |answer| {
-            room.0.add_permits(1);
+            room.room.add_permits(1);
             answer
                 .map(|appended| codec::appended_to_proto(&appended))
                 .map_err(stopped)
@@ -237,6 +251,7 @@ impl Raft {
         from: NodeId,
         request: &internal::TransferLeaderRequest,
     ) -> Result<TransferLeaderResponse, Status> {
+        self.check_running()?;
         let request = codec::transfer_from_proto(request)?;
         check_sender(from, request.from_leader())?;
         let answer = self.0.core.handle_transfer_leader(request).await.map_err(stopped)?;
@@ -282,11 +297,15 @@ fn verify(mut file: ReceivedSnapshot, expected: &SnapshotMeta) -> Result<Receive
 }
 
 /// The answers' end of a stream's window: when they are no longer wanted, no more requests are taken.
-struct Room(Arc<Semaphore>);
+struct Room {
+    room: Arc<Semaphore>,
+    /// Until the last answer has left.
+    _open: TaskTrackerToken,
+}
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.0.close();
+        self.room.close();
     }
 }
 
@@ -299,6 +318,9 @@ struct AppendLine {
     heard: Arc<Heard>,
     leader: Option<Leader>,
     over: bool,
+    stopping: CancellationToken,
+    /// Until openraft lets go of it.
+    _open: TaskTrackerToken,
 }
 
 impl AppendLine {
@@ -312,8 +334,16 @@ impl AppendLine {
     async fn next(&mut self) -> Option<AppendEntriesRequest<TypeConfig>> {
         let room = Arc::clone(&self.room);
         // Given back with the answer.
-        room.acquire().await.ok()?.forget();
-        let Some(request) = self.requests.next().await else {
+        let next = async {
+            room.acquire().await.ok()?.forget();
+            Some(self.requests.next().await)
+        };
+        let next = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return self.end_with(stopped(())),
+            next = next => next,
+        };
+        let Some(request) = next? else {
             self.over = true;
             return None;
         };
@@ -322,11 +352,16 @@ impl AppendLine {
             Ok(request) => Some(request),
             Err(status) => {
                 tracing::error!(node = self.from.0, error = status.message(), "an append is malformed");
-                *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
-                self.over = true;
-                None
+                self.end_with(status)
             }
         }
+    }
+
+    /// Ends by this node's own decision: the leader is told why.
+    fn end_with<T>(&mut self, why: Status) -> Option<T> {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.over = true;
+        None
     }
 
     fn take(&mut self, request: AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {

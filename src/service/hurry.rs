@@ -138,7 +138,7 @@ mod tests {
         let mut streams: Vec<String> = pool
             .services()
             .flat_map(|service| service.methods().collect::<Vec<_>>())
-            .filter(|method| method.is_client_streaming())
+            .filter(prost_reflect::MethodDescriptor::is_client_streaming)
             .map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name()))
             .collect();
         streams.sort_unstable();

@@ -64,12 +64,10 @@ fn acknowledged(case: &Case<'_>) -> BTreeMap<i64, Vec<Acknowledged>> {
                 Request::BatchRegister {
                     hold: Hold::Lease(lease),
                     ..
-                },
+                }
+                | Request::Grant { lease, .. },
                 _,
-            )
-            | (Request::Grant { lease, .. }, _) => {
-                add(*lease);
-            }
+            ) => add(*lease),
             (Request::Renew { .. }, Reply::Renewed(results)) => {
                 let renewed = results.iter().filter(|result| result.outcome == RenewOutcome::Renewed);
                 renewed.for_each(|result| add(result.lease));

@@ -1,7 +1,7 @@
 //! When the cluster was harmed, and when it was silent.
 
 use super::{CheckOptions, options::ns, order::linearizable_revision};
-use crate::history::{At, Fault, History};
+use crate::history::{At, Fault, History, Request};
 
 /// The kind by which a harness tells that a node installed a snapshot: no harm is done.
 pub(super) const SNAPSHOT_INSTALLED: &str = "snapshot_installed";
@@ -13,7 +13,7 @@ pub(super) struct Timeline {
     pub(super) end: At,
     /// Faults by their beginning, with their end.
     pub(super) faults: Vec<(At, At, Fault)>,
-    /// Spans in which no linearizable call was answered by any node, and the sum of all before each.
+    /// Spans in which nothing that goes through the log was answered by any node, and the sum of all before each.
     silences: Vec<(At, At, u64)>,
 }
 
@@ -23,7 +23,9 @@ impl Timeline {
         let mut end = 0;
         for call in &history.calls {
             end = end.max(call.ended);
-            if linearizable_revision(call).is_some() {
+            // A leader whose disk stands still, and whose quorum is other nodes, answers reads and commits nothing.
+            let reads = matches!(call.request, Request::Get { .. } | Request::List { .. });
+            if !reads && linearizable_revision(call).is_some() {
                 answered.push(call.ended);
             }
         }

@@ -23,7 +23,7 @@ use prost::Message as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use roster::{
     storage::{Done, LogStorage, Marker, Record, StorageError},
-    wire::internal::Vote,
+    wire::internal::{LogRecord, PeerLog, Vote},
 };
 use tokio::sync::Notify;
 
@@ -112,7 +112,20 @@ impl Image {
         self.records.get(at)
     }
 
-    /// Does what was asked; what a purge takes away is handed out.
+    /// Through which index the records that a purge takes away were committed: all of them, if the log holds the very
+    /// record that it purges through; else a snapshot took the place of a log that went another way.
+    fn committed_before(&self, index: u64, marker: &Bytes) -> u64 {
+        let id = |bytes: &Bytes| PeerLog::decode(bytes.as_ref()).ok().and_then(|marked| marked.log_id);
+        let term = |bytes: &Bytes| LogRecord::decode(bytes.as_ref()).ok().map(|record| record.term);
+        let purged = id(marker).map(|id| id.term);
+        if purged.is_some() && self.get(index).and_then(term) == purged {
+            return index;
+        }
+        let committed = self.markers.get(&place(Marker::Committed)).and_then(id);
+        committed.map_or(0, |id| id.index)
+    }
+
+    /// Does what was asked; what a purge takes away, and was committed, is handed out.
     fn apply(&mut self, change: &Change) -> Vec<(u64, Bytes)> {
         let mut gone = Vec::new();
         match change {
@@ -127,10 +140,13 @@ impl Image {
                 self.records.truncate(keep);
             }
             Change::Purge(index, marker) => {
+                let committed = self.committed_before(*index, marker);
                 while self.start <= *index
                     && let Some(record) = self.records.pop_front()
                 {
-                    gone.push((self.start, record));
+                    if self.start <= committed {
+                        gone.push((self.start, record));
+                    }
                     self.start += 1;
                 }
                 self.start = index + 1;

@@ -30,6 +30,8 @@ struct Seen {
     term: Term,
     committed: LogIndex,
     applied: LogIndex,
+    /// Through here its records were compared with the others'.
+    compared: u64,
     led: Term,
 }
 
@@ -67,10 +69,19 @@ impl Lookout {
             if same_life && (status.committed_index < seen.committed || status.applied_index < seen.applied) {
                 return Err(format!("R1: {} went back to {status:?}", machine.name));
             }
-            let from = if same_life { seen.committed.0 } else { 0 };
-            self.agree(machine, from + 1, status.committed_index.0)?;
+            // A snapshot may take the place of records that were never committed. While it is being installed, they are
+            // still there, and called committed; so followers are believed as far as they have applied.
+            let covered = status.snapshot_index.map_or(0, |covered| covered.0);
+            let from = if same_life { seen.compared.max(covered) } else { covered };
+            let leads = status.role == Role::Leader;
+            let through = if leads {
+                status.committed_index
+            } else {
+                status.applied_index
+            };
+            self.agree(machine, from + 1, through.0)?;
             let mut led = seen.led;
-            if status.role == Role::Leader {
+            if leads {
                 if led != status.term {
                     led = status.term;
                     self.leaders += 1;
@@ -83,6 +94,7 @@ impl Lookout {
                 term: status.term,
                 committed: status.committed_index,
                 applied: status.applied_index,
+                compared: from.max(through.0),
                 led,
             };
         }
@@ -118,9 +130,15 @@ impl Lookout {
             Holding::Purged => true,
             Holding::Nothing => false,
         };
+        let covers = |machine: &&Machine| {
+            let covered = machine
+                .running()
+                .and_then(|running| running.node.raft().status().snapshot_index);
+            covered.is_some_and(|covered| covered.0 >= index)
+        };
         let holders: Vec<&str> = machines
             .iter()
-            .filter(holds)
+            .filter(|machine| holds(machine) || covers(machine))
             .map(|machine| machine.name.as_str())
             .collect();
         if holders.len() > machines.len() / 2 {

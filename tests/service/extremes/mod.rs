@@ -16,11 +16,12 @@ use roster::wire::{
         registry_client::RegistryClient,
     },
 };
+use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap, transport::Channel};
 
 use self::variants::{Variant, variants};
 use crate::{
-    harness::{Cluster, Node, list_all},
+    harness::{Cluster, Node, PATIENCE, list_all},
     support::{key, of, put, record, span},
 };
 
@@ -391,31 +392,38 @@ async fn agree(cluster: &Cluster) {
     for node in &cluster.nodes {
         clients.push(ClusterClient::connect(node.url()).await.expect("the node lives"));
     }
-    let now = clients[0]
-        .get_state_hash(GetStateHashRequest { at_index: 0 })
-        .await
-        .expect("a hash");
-    let at_index = now.into_inner().applied_index + 20;
-    let hashes = clients.into_iter().map(|mut client| {
-        tokio::spawn(async move {
-            let hash = client
-                .get_state_hash(GetStateHashRequest { at_index })
-                .await
-                .expect("a hash");
-            hash.into_inner().hash
-        })
-    });
-    // Lease time moves on by itself only while it has something to do: a lease that is short.
     let mut leases = cluster.nodes[0].leases().await;
-    for _ in 0..25 {
-        let ttl = Some(span(Duration::from_secs(1)));
-        let granted = leases.grant_lease(v1::GrantLeaseRequest { lease_id: 0, ttl }).await;
-        granted.expect("a grant");
-    }
-    let mut seen = Vec::new();
-    for hash in hashes.collect::<Vec<_>>() {
-        seen.push(hash.await.expect("no panic"));
-    }
+    let until = Instant::now() + PATIENCE;
+    let seen = loop {
+        let now = clients[0]
+            .get_state_hash(GetStateHashRequest { at_index: 0 })
+            .await
+            .expect("a hash");
+        let at_index = now.into_inner().applied_index + 20;
+        let asked = clients.iter().cloned().map(|mut client| {
+            tokio::spawn(async move { client.get_state_hash(GetStateHashRequest { at_index }).await })
+        });
+        let mut asked = futures_util::future::join_all(asked);
+        // Lease time moves on by itself only while it has something to do.
+        let answers = loop {
+            tokio::select! {
+                answers = &mut asked => break answers,
+                granted = leases.grant_lease(v1::GrantLeaseRequest {
+                    lease_id: 0,
+                    ttl: Some(span(Duration::from_secs(1))),
+                }) => drop(granted.expect("a grant")),
+            }
+        };
+        let hashes: Result<Vec<_>, Status> = answers
+            .into_iter()
+            .map(|answer| answer.expect("no panic").map(|hash| hash.into_inner().hash))
+            .collect();
+        match hashes {
+            Ok(hashes) => break hashes,
+            // A node had passed the index before it was asked.
+            Err(status) => assert!(Instant::now() < until, "{status:?}"),
+        }
+    };
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
     assert!(!cluster.logs().contains("panicked at"), "{}", cluster.logs());
 }

@@ -2,7 +2,7 @@
 
 mod shape;
 
-use std::{fmt, io, time::Duration};
+use std::{collections::BTreeSet, fmt, io, time::Duration};
 
 use rand::{Rng as _, seq::SliceRandom as _};
 use tokio_util::task::AbortOnDropHandle;
@@ -196,7 +196,7 @@ impl Held {
     /// Something of the machine failed that should not.
     pub(crate) async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Option<Self>> {
         let leader = stage.cluster.leader().await;
-        let nodes = choose(stage, harm.whom(), leader);
+        let nodes = choose(stage, harm, leader);
         if nodes.is_empty() {
             // No leader, or all are held: nothing to harm now.
             return Ok(None);
@@ -275,7 +275,8 @@ impl Held {
             }
             Harm::SlowSync { .. } => server.untrace(),
             Harm::SyncError(_) => {
-                if server.wait_ended(SYNC_ERROR_MAX).is_none() {
+                // A node that had nothing to sync can't have failed at it.
+                if server.wait_ended(SYNC_ERROR_MAX).is_none() && server.met_injection() {
                     let story = format!("{} goes on after a failed fsync: {}", server.name, server.last_words());
                     stage.findings.violation("fsync-error-ends-the-node", story);
                 }
@@ -307,15 +308,20 @@ fn is_lack(error: &io::Error) -> bool {
     )
 }
 
-fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
+fn choose(stage: &mut Stage, harm: Harm, leader: Option<usize>) -> Vec<usize> {
+    let busy = if harm.holds_nodes() {
+        stage.busy.clone()
+    } else {
+        BTreeSet::new()
+    };
     let mut all = stage.cluster.all();
     let size = all.len();
     all.shuffle(&mut stage.chance);
     // What another harm holds is not harmed twice.
-    all.retain(|node| !stage.busy.contains(node));
+    all.retain(|node| !busy.contains(node));
     let others = |all: &[usize]| -> Vec<usize> { all.iter().copied().filter(|node| Some(*node) != leader).collect() };
-    match whom {
-        Whom::All => (0..size).filter(|node| !stage.busy.contains(node)).collect(),
+    match harm.whom() {
+        Whom::All => (0..size).filter(|node| !busy.contains(node)).collect(),
         Whom::Quorum => all.into_iter().take(size - stage.cluster.quorum() + 1).collect(),
         Whom::Node(node) => vec![node],
         Whom::Leader => leader.into_iter().filter(|leader| all.contains(leader)).collect(),
