@@ -165,7 +165,6 @@ pub struct Seed {
 pub struct Campaign {
     /// The program of one seed.
     pub program: PathBuf,
-    /// These come first.
     /// In this order.
     pub seeds: Vec<Seed>,
     /// The length of the phase with faults, in simulated seconds.

@@ -95,7 +95,7 @@ pub(super) fn made(seed: u64, turns: usize) -> History {
         lives: BTreeMap::new(),
         leases: Vec::new(),
     };
-    made.log(Payload::Membership);
+    made.log(&Payload::Membership);
     for _ in 0..turns {
         made.turn();
     }
