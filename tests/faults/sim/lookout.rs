@@ -74,7 +74,11 @@ impl Lookout {
             let covered = status.snapshot_index.map_or(0, |covered| covered.0);
             let from = if same_life { seen.compared.max(covered) } else { covered };
             let leads = status.role == Role::Leader;
-            let through = if leads { status.committed_index } else { status.applied_index };
+            let through = if leads {
+                status.committed_index
+            } else {
+                status.applied_index
+            };
             self.agree(machine, from + 1, through.0)?;
             let mut led = seen.led;
             if leads {
