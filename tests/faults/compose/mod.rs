@@ -150,7 +150,10 @@ async fn play(arguments: &Arguments, project: Project, run: Run, folder: &Path) 
 fn judge(arguments: &Arguments, history: &History, findings: &mut Findings) {
     findings.runs = 1;
     findings.calls = history.calls.len() as u64;
-    let done = history.calls.iter().filter(|call| matches!(call.answer, Answer::Done { .. }));
+    let done = history
+        .calls
+        .iter()
+        .filter(|call| matches!(call.answer, Answer::Done { .. }));
     findings.acknowledged = done.count() as u64;
     findings.steps = history.watches.iter().map(|watch| watch.steps.len() as u64).sum();
     findings.gaps = Gaps::of(history);
