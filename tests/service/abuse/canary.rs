@@ -19,7 +19,7 @@ use crate::{
 /// How often each node is asked.
 const EVERY: Duration = Duration::from_millis(100);
 /// A call that takes longer has failed, whoever else keeps the node busy.
-pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(5);
 
 /// One for each node.
 pub(crate) struct Canary {

@@ -67,6 +67,11 @@ pub(crate) fn ping() -> Vec<u8> {
     frame(PING, 0, 0, &[7; 8])
 }
 
+/// The answer to a ping.
+pub(crate) fn pong() -> Vec<u8> {
+    frame(PING, ACK, 0, &[8; 8])
+}
+
 pub(crate) fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }

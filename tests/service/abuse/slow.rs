@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, future::join_all};
 use prost::Message as _;
-use roster::wire::v1;
+use roster::wire::v1::{self, leases_client::LeasesClient};
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 use super::{
     Abuse, BOTH, CLIENT, Target,
@@ -56,13 +58,14 @@ async fn slow_headers(target: Target) {
         let Ok(mut wire) = Wire::begun(target.address).await else {
             return Ended::Closed;
         };
-        let block = call(target.method(), &[]);
-        if wire.send(&headers(1, 0, &block[..1])).await.is_err() {
+        let block = call(target.method(), &[("x-slow", &"s".repeat(4_000))]);
+        let (begin, rest) = block.split_at(block.len() - 3_900);
+        if wire.send(&headers(1, 0, begin)).await.is_err() {
             return Ended::Closed;
         }
         let until = Instant::now() + HEADERS_MAX;
-        while Instant::now() < until {
-            if wire.send(&continuation(1, 0, &block[1..2])).await.is_err() {
+        for byte in rest.iter().take_while(|_| Instant::now() < until) {
+            if wire.send(&continuation(1, 0, &[*byte])).await.is_err() {
                 return Ended::Closed;
             }
             let ended = wire.until_closed(false, Duration::from_millis(500)).await;
@@ -164,26 +167,35 @@ async fn unread_watches(target: Target) {
 }
 
 async fn unread_renewals(target: Target) {
-    let renewal = v1::RenewRequest {
-        seq: 1,
-        lease_ids: (1..=10_000).collect(),
-    };
-    let renewal = message(&renewal.encode_to_vec());
     let one = async || {
-        let mut wire = Wire::begun(target.address).await.expect("there is room");
-        let block = call("/roster.v1.Leases/KeepAlive", &[]);
-        wire.send(&headers(1, END_HEADERS, &block)).await.expect("it is taken");
-        // The node stops taking them when nobody takes its answers.
+        let endpoint = format!("http://{}", target.address);
+        let channel = Channel::from_shared(endpoint)
+            .expect("a URL")
+            .connect()
+            .await
+            .expect("there is room");
+        let (send, receive) = tokio::sync::mpsc::channel(1);
+        let mut leases = LeasesClient::new(channel);
+        // Kept, and never read.
+        let _answers = leases.keep_alive(ReceiverStream::new(receive)).await.expect("a stream");
+        let mut taken = 0;
         let sending = async {
+            let lease_ids: Vec<i64> = (1..=10_000).collect();
             loop {
-                for piece in renewal.chunks(16 << 10) {
-                    if wire.send(&data(1, 0, piece)).await.is_err() {
-                        return;
-                    }
+                let lease_ids = lease_ids.clone();
+                if send.send(v1::RenewRequest { seq: taken, lease_ids }).await.is_err() {
+                    return;
                 }
+                taken += 1;
             }
         };
+        // The node stops taking them when nobody takes its answers.
         let _held_up = tokio::time::timeout(target.lasts * 2, sending).await;
+        taken
     };
-    join_all((0..8).map(|_| one())).await;
+    let taken = join_all((0..8).map(|_| one())).await;
+    assert!(
+        taken.iter().all(|taken| (1..1_000).contains(taken)),
+        "{taken:?} messages were taken"
+    );
 }
