@@ -66,6 +66,6 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "revision-in-parts", breaks: "one revision is given in parts", actions: ALWAYS, harness: simulation(20), caught_by: &["W5"] },
     Plant { name: "selector-forgotten", breaks: "a watch is given what its selector does not match", actions: ALWAYS, harness: simulation(20), caught_by: &["W1"] },
     Plant { name: "compaction-not-noticed", breaks: "a watch is resumed where the history is gone, as if nothing were missing", actions: ALWAYS, harness: simulation(40), caught_by: &["W6", "W4"] },
-    Plant { name: "wake-up-lost", breaks: "a watcher sleeps over what is new", actions: "20%return", harness: simulation(40), caught_by: &["W11"] },
+    Plant { name: "watch-falls-silent", breaks: "a watch lives on and gives nothing more", actions: "300*off->return", harness: simulation(40), caught_by: &["W11"] },
     Plant { name: "uncommitted-change-delivered", breaks: "watchers are given what was only proposed", actions: ALWAYS, harness: simulation(20), caught_by: &["W10", "W9"] },
 ];
