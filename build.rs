@@ -52,6 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["roster/internal/v1/log.proto", "roster/internal/v1/peer.proto"],
         ["proto"],
     )?;
+    // For the tests that send what no node would.
+    fs::write(out.join("roster_internal_v1.bin"), internal.encode_to_vec())?;
     tonic_prost_build::configure()
         .out_dir(written)
         .bytes(".roster.internal.v1.SnapshotChunk.data")

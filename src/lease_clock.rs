@@ -47,10 +47,13 @@ impl LeaseClock {
     pub fn step(&mut self, now: Now, last_quorum_ack: Now) -> LeaseTime {
         let countable = now.min(last_quorum_ack.saturating_add(Self::CAP));
         let credit = countable.saturating_sub(self.last).min(Self::CAP);
+        // Plant: lease time passes too slowly, so leases end too late.
+        planted!("lease-clock-too-slow", let credit = credit / 2);
         self.reading = self.reading.after(credit);
         // A `now` from before the last step, which two racing callers can bring about, must not make the time
         // between them count twice.
-        self.last = self.last.max(now);
+        // Plant: what was not credited in a pause is made up for later, so the clock leaps over fresh renewals.
+        self.last = planted!("stamp-leaps-after-pause", self.last + credit, self.last.max(now));
         self.reading
     }
 

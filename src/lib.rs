@@ -3,6 +3,10 @@
 //! Each room below opens with what it owns, promises and never does; `ARCHITECTURE.md` draws how they stand to each
 //! other. Imports point down only.
 
+// First: its macros are seen by what follows.
+#[macro_use]
+mod plant;
+
 #[cfg(feature = "server")]
 mod blocking;
 pub mod cli;

@@ -7,10 +7,12 @@
     reason = "what a test says is for whoever looks into a failure"
 )]
 
+#[allow(dead_code, reason = "some of it is for other tests")]
 mod raft_harness;
 
 use std::{
     collections::BTreeSet,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -50,6 +52,24 @@ async fn a_killed_follower_catches_up_from_its_disk_and_the_leaders_log() {
         None,
         "the log was enough"
     );
+}
+
+/// openraft's pauses between tries lie where it makes requests: a line that connects before it asks for one never pauses.
+#[tokio::test]
+async fn a_node_that_refuses_connections_is_not_tried_without_a_pause() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register(0..10).await;
+    let follower = cluster.follower().await;
+    cluster.kill(follower);
+    cluster.register(10..20).await;
+    let before = cluster.dialled.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tries = cluster.dialled.load(Ordering::Relaxed) - before;
+    // Heartbeats come every 100 ms, the log's tries with pauses of 200 ms, forwards and elections now and then.
+    assert!(tries < 100, "{tries} connections were tried within two seconds");
+    cluster.start(follower).await;
+    let last = cluster.register(20..30).await;
+    cluster.agree_at(last).await;
 }
 
 #[tokio::test]

@@ -177,6 +177,9 @@ fn orphans(sources: &BTreeMap<&str, Source>) -> Vec<String> {
                 | ["src", "bin", _, "main.rs"]
                 | ["tests" | "examples" | "benches", _]
                 | ["tests" | "examples" | "benches", _, "main.rs"]
+                | ["tests", "faults", "faults.rs" | "simulation.rs"]
+                // A workspace of its own.
+                | ["tests", "fuzz", "lib.rs" | "libfuzzer.rs"]
         )
     };
     let mut reached = BTreeSet::new();

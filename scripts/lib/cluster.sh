@@ -5,6 +5,7 @@
 # cluster_start N          starts node N; its process id is in CLUSTER_PID[N] and in DIR/nN.pid
 # cluster_wait NODES...    until each of them would answer a linearizable read
 # cluster_kill N           kill -9, as when its machine loses power
+# cluster_surprises [TEXT…] prints what the nodes logged above INFO, and panics, but for lines that hold one of the texts
 # cluster_stop             stops those that run, as a supervisor would; returns when they are gone
 #
 # Sourced after env.sh and say.sh.
@@ -80,6 +81,14 @@ cluster_kill() {
     wait "${CLUSTER_PID[$1]}" || true
   } 2>/dev/null
   unset "CLUSTER_PID[$1]"
+}
+
+cluster_surprises() {
+  local expected=() text
+  for text; do expected+=(-e "$text"); done
+  # Each grep exits with 1 when it finds nothing.
+  { grep -E '^[^ ]+ +(WARN|ERROR) |panicked at' "$CLUSTER_DIR"/n*.log || true; } |
+    if [ $# -eq 0 ]; then cat; else grep -vF "${expected[@]}" || true; fi
 }
 
 cluster_stop() {

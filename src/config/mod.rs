@@ -236,7 +236,7 @@ fn timings(
 }
 
 /// What snapshots and the log behind them may be tuned down to: less would only keep the disk busy.
-const LOG_LEAST: u64 = 1_000;
+const LOG_LEAST: u64 = 100;
 
 fn at_least(setting: &'static str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
     match given {

@@ -32,6 +32,10 @@ const ROUND_MAX: Duration = Duration::from_millis(1_000);
 /// How often the node asks of its own accord, so that it knows its age.
 const FRESHEN_EVERY: Duration = Duration::from_millis(500);
 
+/// How old a round may be that the plant passes off as a read's own.
+#[cfg(feature = "failpoints")]
+const EARLIER_ROUND_MAX: Duration = Duration::from_millis(300);
+
 /// The time at which the last answered request was sent; 0 = none yet.
 #[derive(Debug, Default)]
 struct Anchor(AtomicU64);
@@ -56,6 +60,14 @@ impl BarrierHandle {
     /// # Errors
     /// `NoLeader` or `NoQuorum` when neither appears before `give_up`; `Overloaded`; `ShuttingDown`.
     pub(super) async fn pass(&self, give_up: Instant) -> Result<(), NodeError> {
+        // Plant: the node's own state is passed off as linearizable.
+        planted!("read-passes-no-barrier" => { return Ok(()); });
+        // Plant: a read is answered by a round that began before it came.
+        planted!("read-index-of-an-earlier-round" => {
+            if self.age().is_some_and(|age| age < EARLIER_ROUND_MAX) {
+                return Ok(());
+            }
+        });
         let (reply, answer) = oneshot::channel();
         self.reads
             .try_send(Read { give_up, reply })
@@ -76,6 +88,8 @@ impl BarrierHandle {
     /// An upper bound of how old this node's state is; `None` = it has heard of no quorum since it started.
     pub(super) fn age(&self) -> Option<Duration> {
         let sent = self.anchor.0.load(Ordering::Acquire);
+        // Plant: stale answers claim to be fresher than they are.
+        planted!("age-too-young" => { return Some(Duration::ZERO); });
         (sent != 0).then(|| self.clock.now().saturating_sub(Duration::from_nanos(sent)))
     }
 }

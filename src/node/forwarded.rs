@@ -35,6 +35,8 @@ impl Node {
     }
 
     async fn forwarded_request(&self, term: Term, request: Request) -> Result<Response, Failure> {
+        // Plant: a leader takes what was sent to its former terms, or to another one.
+        planted!("forward-of-another-term", let term = self.0.route.term());
         let leads = self.0.route.term() == term && self.0.route.leader_id() == Some(self.0.node_id);
         if !leads {
             return Err(Failure::NotLeader(self.0.route.leader_id()));

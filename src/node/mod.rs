@@ -15,6 +15,8 @@ mod command_size;
 mod error;
 mod forwarded;
 mod pins;
+#[cfg(feature = "failpoints")]
+mod plants;
 mod proposer;
 mod renewals;
 mod route;
@@ -216,6 +218,12 @@ impl Node {
     pub async fn renew(&self, ids: Vec<LeaseId>) -> Result<(Revision, Vec<Renewed>), NodeError> {
         let until = Instant::now() + self.renewal_patience(&ids);
         let count = ids.len();
+        // Plant: whoever takes itself for the leader confirms renewals before they are committed.
+        planted!("renewal-acknowledged-before-commit" => {
+            if self.takes_itself_for_leader() {
+                return Ok(self.renewed_rashly(ids, until));
+            }
+        });
         Ok(match self.0.renewals.renew(ids, until).await? {
             Some((results, revision)) => (revision, results.into_iter().map(Renewed::Known).collect()),
             None => (self.revision(), vec![Renewed::Unconfirmed; count]),
@@ -347,6 +355,8 @@ impl Node {
     /// # Errors
     /// `PageExpired` when it is no longer held.
     pub fn pinned(&self, number: u64) -> Result<State, NodeError> {
+        // Plant: later pages show another revision than the first.
+        planted!("page-of-another-revision" => { return Ok(self.state()); });
         self.0.pins.pinned(number).ok_or(NodeError::PageExpired)
     }
 

@@ -294,13 +294,37 @@ impl Proposer {
             return;
         };
         if self.lead.as_ref().is_none_or(|current| current.term != lead.term) {
-            let clock = LeaseClock::begin(lead.base, self.clock.now());
+            // Plant: a new leader takes lease time for later than it is.
+            let base = planted!(
+                "clock-ahead-at-election",
+                lead.base.after(Duration::from_secs(5)),
+                lead.base
+            );
+            let clock = LeaseClock::begin(base, self.clock.now());
             self.lead = Some(Lead {
                 term: lead.term,
                 clock,
                 bare: BareStamp::new(),
             });
+            // Plant: a new leader gives every lease its whole TTL again.
+            planted!("ttls-begin-anew-at-election" => { self.renew_all(lead.term); });
         }
+    }
+
+    /// Renews every lease, whoever has or has not asked for it.
+    #[cfg(feature = "failpoints")]
+    fn renew_all(&mut self, term: Term) {
+        let now = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        // Whose caller has left is not proposed.
+        tokio::spawn(async move { drop(answer.await) });
+        self.renewals.push_back(Renewals {
+            ids: self.raft.all_leases(),
+            term: Some(term),
+            propose_by: now + Duration::from_secs(2),
+            since: now,
+            reply,
+        });
     }
 
     fn refuse_waiting(&mut self, failure: Failure) {

@@ -226,7 +226,12 @@ impl Route {
             Ok(response) => Ok(response),
             Err(PeerError::NotSent(_)) => Err(Failure::NotLeader(None)),
             Err(PeerError::Full) => Err(Failure::Overloaded),
-            Err(_) => Err(Failure::Unknown),
+            // Plant: what may have been applied is said not to be, and tried again.
+            Err(_) => Err(planted!(
+                "unknown-called-not-applied",
+                Failure::NotLeader(None),
+                Failure::Unknown
+            )),
         }
     }
 

@@ -12,6 +12,7 @@
 //! **Never** does it know what the messages mean, who leads, or try anything twice: what was not sent is for its caller
 //! to send elsewhere.
 
+mod accept;
 mod dial;
 mod error;
 mod forward;

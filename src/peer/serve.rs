@@ -16,7 +16,7 @@ use futures_util::{
     stream::{BoxStream, FuturesUnordered},
 };
 use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -25,7 +25,7 @@ use tonic::{
 };
 
 use super::{
-    MESSAGE_MAX_BYTES, check_metadata,
+    MESSAGE_MAX_BYTES, accept, check_metadata,
     dial::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     forward::IN_FLIGHT_MAX,
 };
@@ -161,12 +161,7 @@ pub async fn serve(
     service: PeerService,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let connections = TcpListenerStream::new(listener).map(|connection| {
-        let connection = connection?;
-        connection.set_nodelay(true)?;
-        Ok(connection)
-    });
-    serve_connections(connections, service, shutdown).await
+    serve_connections(accept::connections(listener), service, shutdown).await
 }
 
 /// [`serve`] for connections that come in another way than over TCP.

@@ -25,6 +25,9 @@ use crate::{
 /// Log indexes and terms beyond this are not believed: no cluster lives so long, and sums with them could overflow.
 const NUMBER_MAX: u64 = 1 << 60;
 
+/// What another node is told of the message that it sent, at the most.
+const MESSAGE_MAX_CHARS: usize = 1_024;
+
 /// Bytes of another node, or from the disk, that make no sense.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
@@ -50,7 +53,14 @@ impl From<Malformed> for std::io::Error {
 
 impl From<Malformed> for tonic::Status {
     fn from(malformed: Malformed) -> Self {
-        Self::invalid_argument(malformed.to_string())
+        // It travels in a header, which the other end takes only so much of.
+        Self::invalid_argument(
+            malformed
+                .to_string()
+                .chars()
+                .take(MESSAGE_MAX_CHARS)
+                .collect::<String>(),
+        )
     }
 }
 
@@ -147,8 +157,10 @@ pub(super) fn membership_to_proto(membership: &Membership) -> internal::Membersh
 pub(super) fn membership_from_proto(membership: internal::Membership) -> Result<Membership, Malformed> {
     let mut nodes = BTreeMap::new();
     for node in membership.nodes {
-        if !node.name.is_empty() && NodeName::parse(&node.name).is_err() {
-            return contradiction(format!("{:?} is no node's name", node.name));
+        if !node.name.is_empty()
+            && let Err(problem) = NodeName::parse(&node.name)
+        {
+            return contradiction(format!("the name of node {} {problem}", node.node_id));
         }
         let address = NodeAddress {
             name: node.name,

@@ -15,7 +15,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use rand::Rng as _;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Core, options::Timings};
+use super::{Core, Timings};
 
 /// After a node's lease has ended, the first try comes so much later.
 const MARGIN: Duration = Duration::from_millis(5);

@@ -18,7 +18,10 @@ use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use super::{
     Core, codec,
@@ -46,6 +49,8 @@ use crate::{
 const STORE_ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(1);
 /// How often a transfer of leadership looks whether it is done.
 const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long a shutdown waits for the leader's streams to end, and what came on them to be answered.
+const LINES_END_MAX: Duration = Duration::from_secs(1);
 
 /// One node's Raft; cheap to clone. It stops when the last clone is gone, or at [`Raft::shutdown`].
 #[derive(Clone)]
@@ -60,7 +65,11 @@ pub(super) struct Inner {
     /// One snapshot is received at a time.
     pub(super) receiving: Semaphore,
     pub(super) runtime: Handle,
-    hub: Arc<Hub>,
+    /// Nothing is taken from other nodes any more.
+    pub(super) stopping: CancellationToken,
+    /// Both ends of the streams of appends that openraft serves.
+    pub(super) lines: TaskTracker,
+    pub(super) hub: Arc<Hub>,
     progress: Arc<Progress>,
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
@@ -150,6 +159,8 @@ impl Raft {
             heard,
             receiving: Semaphore::new(1),
             runtime: options.runtime,
+            stopping: CancellationToken::new(),
+            lines: TaskTracker::new(),
             hub,
             progress,
             leadership,
@@ -188,6 +199,8 @@ impl Raft {
         term: Term,
         entry: Entry,
     ) -> impl Future<Output = Result<Committed, ProposeError>> + Send + use<> {
+        // Plant: watchers are given what was only proposed.
+        planted!("uncommitted-change-delivered" => { self.publish_rashly(&entry); });
         let (reply, replied) = Reply::new();
         let write = self
             .0
@@ -323,6 +336,11 @@ impl Raft {
     /// Stops; returns when nothing runs any more. What was proposed and is not answered is unknown then. The log is
     /// its owner's to close.
     pub async fn shutdown(&self) {
+        // Other nodes first: openraft calls it an error when their messages find its core gone.
+        self.0.stopping.cancel();
+        self.0.lines.close();
+        // A stream that does not end in time costs that line in the log, no more.
+        let _in_time = tokio::time::timeout(LINES_END_MAX, self.0.lines.wait()).await;
         if self.0.core.shutdown().await.is_err() {
             tracing::warn!("raft did not stop in order");
         }

@@ -3,7 +3,7 @@
 use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::watch;
 
-use super::{Core, Role, codec, failover::Heard, options::Timings, progress::Progress, status::role_of};
+use super::{Core, Role, Timings, codec, failover::Heard, progress::Progress, status::role_of};
 use crate::{
     model::{LeaseTime, Member, NodeId, Term},
     peer::Peers,

@@ -33,7 +33,7 @@ const READ_MAX_BYTES: usize = 2 << 20;
 /// The log; clones are handles of the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    store: Arc<dyn LogStorage>,
+    pub(super) store: Arc<dyn LogStorage>,
     tail: Arc<Mutex<Tail>>,
 }
 
@@ -141,7 +141,7 @@ impl Log {
         (start.max(first), end.min(last.saturating_add(1)))
     }
 
-    fn tail(&self) -> MutexGuard<'_, Tail> {
+    pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -258,8 +258,13 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.mark_durably(Marker::Vote, codec::vote_to_proto(vote).encode_to_vec().into())
-            .await
+        let bytes: Bytes = codec::vote_to_proto(vote).encode_to_vec().into();
+        // Plant: a vote is cast before it is on the disk.
+        planted!("vote-not-persisted" => {
+            self.store.set_marker(Marker::Vote, bytes, None);
+            return Ok(());
+        });
+        self.mark_durably(Marker::Vote, bytes).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -285,6 +290,8 @@ impl RaftLogStorage<TypeConfig> for Log {
             let index = entry.log_id.index();
             records.push(storage::Record { index, bytes });
         }
+        // Plant: records are acknowledged before they are on the disk.
+        planted!("append-acknowledged-before-sync" => { return self.append_rashly(records, decoded, callback); });
         let done = move |outcome: Result<(), StorageError>| callback.io_completed(outcome.map_err(io::Error::other));
         self.store.append(records, Box::new(done));
         let mut tail = self.tail();
@@ -302,10 +309,12 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        fail::fail_point!("crash-before-purge");
         self.store
             .purge_through(log_id.index(), mark(Some(&log_id)))
             .map_err(io::Error::other)?;
         self.tail().purge_through(log_id.index());
+        fail::fail_point!("crash-after-purge");
         Ok(())
     }
 }

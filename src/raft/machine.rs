@@ -73,7 +73,12 @@ impl Machine {
                 self.progress.term_opened(term, self.registry.state().clock());
             }
             EntryPayload::Normal(entry) => {
-                applied = self.registry.apply(entry.entry());
+                // Plant: this node applies something else than the others.
+                applied = planted!(
+                    "applied-differently",
+                    self.registry.apply(&super::plants::differing(entry.entry())),
+                    self.registry.apply(entry.entry())
+                );
                 self.progress.grew(entry.size_bytes(), entry.entry().renewals.len());
                 let changes = std::mem::take(&mut applied.changes);
                 for instance in changes.iter().filter_map(|change| change.after.as_ref()) {
@@ -155,20 +160,31 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // A conflicting end of the log was truncated before this, in memory: the disk must not keep it when it has the
         // snapshot.
         self.log.sync().await?;
+        fail::fail_point!("crash-before-snapshot-settled");
         let store = self.snapshots.clone();
         let settling = blocking::run(move || snapshot.settle(&store));
         let (file, state) = settling.await.map_err(io::Error::other)??;
         tracing::info!(index = file.index, revision = state.revision().0, "snapshot installed");
 
-        self.registry = Registry::from_state(state);
-        self.applied = meta.last_log_id;
+        // Plant: the readers get the new state, apply goes on with the old one.
+        self.registry = planted!(
+            "snapshot-half-installed",
+            std::mem::take(&mut self.registry),
+            Registry::from_state(state.clone())
+        );
+        // Plant: after a restart the end of what the snapshot holds is applied again.
+        self.applied = planted!(
+            "applied-again-after-restart",
+            super::plants::rewound(meta),
+            meta.last_log_id
+        );
         self.membership = meta.last_membership.clone();
         self.progress.snapshot_begun();
         self.progress.snapshot_built(file.size_bytes);
         self.progress.set_next_deadline(self.registry.next_deadline());
         self.current = Some((meta.clone(), file));
-        let state = self.registry.state().clone();
         let index = meta.last_log_id.map_or(0, |last| last.index());
+        fail::fail_point!("crash-after-snapshot-settled");
         self.hub.replace(state.clone(), LogIndex(index));
         self.progress.applied(index, || state);
         Ok(())

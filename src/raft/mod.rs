@@ -28,19 +28,23 @@ mod log;
 mod machine;
 mod network;
 mod options;
+#[cfg(feature = "failpoints")]
+mod plants;
 mod progress;
 mod quarantine;
 mod serve;
 mod snapshot;
 mod status;
 mod tail;
+mod tuning;
 mod types;
 
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError};
 pub use handle::{Committed, Raft};
 pub use leadership::{Lead, Leadership};
-pub use options::{KEPT_BEHIND_SNAPSHOT, RaftOptions, SNAPSHOT_AFTER_BYTES, Timings};
+pub use options::RaftOptions;
 pub use status::{MemberProgress, RaftStatus, Role};
+pub use tuning::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, Timings};
 
 type Core = openraft::Raft<types::TypeConfig, machine::Machine>;
 type Metrics = openraft::RaftMetrics<types::TypeConfig>;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     base::{BoxFuture, BoxStream},
@@ -160,8 +160,15 @@ impl Line {
 
     async fn append<'s>(
         &self,
-        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+        mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     ) -> Rpc<BoxStream<'s, Appended>> {
+        // After a failure openraft waits where it makes its requests, not before it opens the next stream. So the first
+        // request is asked for before the connection is: or a node that refuses connections would be tried again
+        // without a pause.
+        let Some(first) = input.next().await else {
+            return Ok(Box::pin(stream::empty()));
+        };
+        let input = stream::iter([first]).chain(input);
         self.check_quarantine()?;
         let known = Arc::clone(&self.acknowledgements);
         // All requests of one stream are of one leadership; its answers may come when that is over.
@@ -213,7 +220,7 @@ impl RaftNetworkV2<TypeConfig> for Line {
         option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
         let one = async {
-            let mut answers = self.append(futures_util::stream::iter([request])).await?;
+            let mut answers = self.append(stream::iter([request])).await?;
             answers
                 .next()
                 .await

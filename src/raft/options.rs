@@ -5,13 +5,9 @@ use std::{sync::Arc, time::Duration};
 use openraft::{Config, SnapshotPolicy};
 use tokio::runtime::Handle;
 
-use super::StartError;
+use super::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, StartError, Timings};
 use crate::storage::Identity;
 
-/// Log records that are kept behind a snapshot, if nothing else is asked for.
-pub const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
-/// Bytes of log after which a snapshot is due, if nothing else is asked for.
-pub const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;
 /// A learner is taken to have caught up within this. More than lies between two snapshots never matters.
 const LAG_MAX: u64 = 10_000_000;
 /// Purging waits until it is worth a range deletion.
@@ -23,27 +19,6 @@ const CORE_QUEUE_MAX: u64 = 4_096;
 /// How long a leader that lost its quorum keeps silent, and then tries, in turns: at least twice the longest election
 /// timeout, so that its followers can elect another one.
 const QUORUM_PROBE: Duration = Duration::from_millis(1_000);
-
-/// How soon a silent leader is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timings {
-    /// How often the leader is heard at the least.
-    pub heartbeat: Duration,
-    /// After the leader's lease has ended, a follower waits so long at the least …
-    pub election_min: Duration,
-    /// … and so long at the most. It is also the leader's lease.
-    pub election_max: Duration,
-}
-
-impl Default for Timings {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(450),
-        }
-    }
-}
 
 /// How one node's Raft is to run.
 #[derive(Clone, Debug)]

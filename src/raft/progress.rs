@@ -179,7 +179,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use futures_util::FutureExt as _;
 
-    use super::{super::options::SNAPSHOT_AFTER_BYTES, *};
+    use super::{super::SNAPSHOT_AFTER_BYTES, *};
 
     fn awaited(progress: &Progress, index: u64) -> Option<oneshot::Receiver<State>> {
         match progress.state_at(LogIndex(index), || (LogIndex(0), State::default())) {

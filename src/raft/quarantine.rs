@@ -104,6 +104,8 @@ impl Acknowledgements {
     /// A peer says, to this node as the leader of `term`, that its log differs at a record. Returns whether it is
     /// quarantined for that.
     pub(super) fn conflicts(&self, peer: NodeId, term: u64, at: LogId) -> bool {
+        // Plant: a node whose log went back is taken back in silence.
+        planted!("lost-log-accepted" => { return false; });
         let mut inner = self.lock();
         let matched = inner.matched.get(&peer.0).filter(|_| term == inner.term);
         let known = matched.max(inner.held.get(&peer.0)).copied();
@@ -128,6 +130,7 @@ impl Acknowledgements {
 
     /// Whether a voter's last record is one that it can have, given what it acknowledged.
     pub(super) fn is_plausible(&self, voter: NodeId, last: Option<LogId>) -> bool {
+        planted!("lost-log-accepted" => { return true; });
         let held = self.lock().held.get(&voter.0).copied();
         if held <= last {
             return true;

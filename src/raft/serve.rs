@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream};
@@ -11,6 +12,7 @@ use openraft::{
     raft::{AppendEntriesRequest, VoteRequest, VoteResponse},
 };
 use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 use tonic::Status;
 
 use super::{
@@ -32,6 +34,9 @@ use crate::{
 
 /// Appends of one stream that are taken and not answered yet.
 const APPENDS_IN_FLIGHT_MAX: usize = 16;
+/// A snapshot whose next piece does not come within this is given up, so that another can come. A piece of 1 MiB has
+/// time enough on the slowest link.
+const PIECE_WITHIN: Duration = Duration::from_secs(60);
 /// The largest snapshot that is taken, in bytes.
 const SNAPSHOT_MAX_BYTES: u64 = 256 << 30;
 
@@ -84,6 +89,13 @@ fn check_sender(from: NodeId, vote: &Vote) -> Result<(), Status> {
 }
 
 impl Raft {
+    fn check_running(&self) -> Result<(), Status> {
+        if self.0.stopping.is_cancelled() {
+            return Err(stopped(()));
+        }
+        Ok(())
+    }
+
     /// Votes, or says how it would.
     ///
     /// # Errors
@@ -93,6 +105,7 @@ impl Raft {
         from: NodeId,
         request: internal::VoteRequest,
     ) -> Result<internal::VoteResponse, Status> {
+        self.check_running()?;
         let vote = codec::vote_from_proto(request.vote.as_ref())?;
         check_sender(from, &vote)?;
         let last_log_id = codec::some_log_id(request.last_log_id.as_ref())?;
@@ -135,12 +148,17 @@ impl Raft {
             heard: Arc::clone(&self.0.heard),
             leader: None,
             over: false,
+            stopping: self.0.stopping.clone(),
+            _open: self.0.lines.token(),
         };
         // openraft spawns a task for each stream; it belongs to the runtime of the others.
         let _runs_there = self.0.runtime.enter();
-        let room = Room(room);
+        let room = Room {
+            room,
+            _open: self.0.lines.token(),
+        };
         let answers = self.0.core.stream_append(line.into_requests()).map(move |answer| {
-            room.0.add_permits(1);
+            room.room.add_permits(1);
             answer
                 .map(|appended| codec::appended_to_proto(&appended))
                 .map_err(stopped)
@@ -166,7 +184,7 @@ impl Raft {
         let Ok(_only_one) = self.0.receiving.try_acquire() else {
             return Err(Status::resource_exhausted("another snapshot is being received"));
         };
-        let Some(Chunk::Head(head)) = chunks.next().await.transpose()?.and_then(|first| first.chunk) else {
+        let Some(Chunk::Head(head)) = next_piece(&mut chunks).await?.and_then(|first| first.chunk) else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
         let (vote, meta) = self.check_head(from, &head)?;
@@ -233,6 +251,7 @@ impl Raft {
         from: NodeId,
         request: &internal::TransferLeaderRequest,
     ) -> Result<TransferLeaderResponse, Status> {
+        self.check_running()?;
         let request = codec::transfer_from_proto(request)?;
         check_sender(from, request.from_leader())?;
         let answer = self.0.core.handle_transfer_leader(request).await.map_err(stopped)?;
@@ -247,8 +266,8 @@ async fn receive(
     mut file: ReceivedSnapshot,
     chunks: &mut MessageStream<SnapshotChunk>,
 ) -> Result<ReceivedSnapshot, Status> {
-    while let Some(chunk) = chunks.next().await {
-        let Some(Chunk::Data(data)) = chunk?.chunk else {
+    while let Some(chunk) = next_piece(chunks).await? {
+        let Some(Chunk::Data(data)) = chunk.chunk else {
             return Err(Status::invalid_argument("a snapshot has one head"));
         };
         let writing = blocking::run(move || file.write_all(&data).map(|()| file));
@@ -256,6 +275,14 @@ async fn receive(
         file = written.map_err(|error| Status::data_loss(format!("could not keep the snapshot: {error}")))?;
     }
     Ok(file)
+}
+
+/// The next piece; `None` when all came.
+async fn next_piece(chunks: &mut MessageStream<SnapshotChunk>) -> Result<Option<SnapshotChunk>, Status> {
+    match tokio::time::timeout(PIECE_WITHIN, chunks.next()).await {
+        Ok(piece) => piece.transpose(),
+        Err(_elapsed) => Err(Status::deadline_exceeded("the snapshot did not go on")),
+    }
 }
 
 /// Reads a received snapshot as a restart would, before anything rests on it.
@@ -270,11 +297,15 @@ fn verify(mut file: ReceivedSnapshot, expected: &SnapshotMeta) -> Result<Receive
 }
 
 /// The answers' end of a stream's window: when they are no longer wanted, no more requests are taken.
-struct Room(Arc<Semaphore>);
+struct Room {
+    room: Arc<Semaphore>,
+    /// Until the last answer has left.
+    _open: TaskTrackerToken,
+}
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.0.close();
+        self.room.close();
     }
 }
 
@@ -287,6 +318,9 @@ struct AppendLine {
     heard: Arc<Heard>,
     leader: Option<Leader>,
     over: bool,
+    stopping: CancellationToken,
+    /// Until openraft lets go of it.
+    _open: TaskTrackerToken,
 }
 
 impl AppendLine {
@@ -300,8 +334,16 @@ impl AppendLine {
     async fn next(&mut self) -> Option<AppendEntriesRequest<TypeConfig>> {
         let room = Arc::clone(&self.room);
         // Given back with the answer.
-        room.acquire().await.ok()?.forget();
-        let Some(request) = self.requests.next().await else {
+        let next = async {
+            room.acquire().await.ok()?.forget();
+            Some(self.requests.next().await)
+        };
+        let next = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return self.end_with(stopped(())),
+            next = next => next,
+        };
+        let Some(request) = next? else {
             self.over = true;
             return None;
         };
@@ -310,11 +352,16 @@ impl AppendLine {
             Ok(request) => Some(request),
             Err(status) => {
                 tracing::error!(node = self.from.0, error = status.message(), "an append is malformed");
-                *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
-                self.over = true;
-                None
+                self.end_with(status)
             }
         }
+    }
+
+    /// Ends by this node's own decision: the leader is told why.
+    fn end_with<T>(&mut self, why: Status) -> Option<T> {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.over = true;
+        None
     }
 
     fn take(&mut self, request: AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
@@ -335,5 +382,27 @@ impl Drop for AppendLine {
         if let Some(leader) = self.leader.filter(|_| !self.over) {
             self.heard.broke(leader);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_does_not_go_on_is_given_up() {
+        let head = SnapshotChunk {
+            chunk: Some(Chunk::Head(SnapshotHead::default())),
+        };
+        let mut chunks = stream::iter([Ok(head)]).chain(stream::pending()).boxed();
+        assert!(next_piece(&mut chunks).await.unwrap().is_some());
+        assert_eq!(
+            next_piece(&mut chunks).await.unwrap_err().code(),
+            Code::DeadlineExceeded
+        );
+        let mut ended: MessageStream<SnapshotChunk> = stream::empty().boxed();
+        assert!(next_piece(&mut ended).await.unwrap().is_none());
     }
 }

@@ -8,6 +8,10 @@ use crate::model::LeaseTime;
 /// up the writes behind it nor makes an entry's changes many.
 pub const REMOVALS_PER_ENTRY: u32 = 1_000;
 
+/// How much longer the plant lets leases live.
+#[cfg(feature = "failpoints")]
+const OVERTIME: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The state machine: the current [`State`], and which lease is due next.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -76,6 +80,8 @@ impl Work<'_> {
         let mut left = REMOVALS_PER_ENTRY;
         while let Some((deadline, id)) = self.due.earliest(&self.state.leases) {
             let removals = self.state.leases.row(id).map_or(0, |row| row.instances).max(1);
+            // Plant: leases live longer than they may.
+            planted!("lease-outlives-its-deadline", let deadline = deadline.after(OVERTIME));
             let is_first = left == REMOVALS_PER_ENTRY;
             if deadline >= self.state.clock || (removals > left && !is_first) {
                 return;

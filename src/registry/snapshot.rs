@@ -20,6 +20,10 @@ use crate::model::{Incarnation, Instance, InstanceKey, LeaseId, LeaseTime, Revis
 #[error("the snapshot contradicts itself: {0}")]
 pub struct Corrupt(pub String);
 
+/// A longer history is not believed: at a million revisions a second it would have taken 100,000 years, and a next
+/// revision must exist, here and in the API's signed numbers.
+const REVISION_MAX: Revision = Revision(1 << 62);
+
 /// One item of a snapshot, in the canonical order: state, leases by id, instances by key, fences by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotItem {
@@ -143,6 +147,9 @@ impl Restore {
     ) -> Result<Self, Corrupt> {
         let in_sequence = next_lease_id >= LeaseId(1) && next_lease_id <= LeaseId::FIRST_OF_CALLERS;
         ensure(in_sequence, || format!("{next_lease_id} cannot be the next lease"))?;
+        ensure(revision <= REVISION_MAX, || {
+            format!("no history is as long as {revision} revisions")
+        })?;
         let state = State {
             revision,
             clock,
@@ -254,7 +261,16 @@ impl Restore {
         Ok(())
     }
 
+    /// The revision of the last change that a record shows.
+    #[cfg(feature = "failpoints")]
+    fn newest_record(&self) -> Revision {
+        let revisions = self.state.instances.values().map(|record| record.mod_revision);
+        revisions.max().unwrap_or_default()
+    }
+
     fn finish(mut self) -> Result<State, Corrupt> {
+        // Plant: the revision is made up from the records that are there, whatever was removed after them.
+        planted!("revision-from-the-records" => { self.state.revision = self.newest_record(); });
         for staged in self.leases {
             let holding = if staged.own {
                 let key = staged.keys.into_iter().next();

@@ -65,6 +65,8 @@ impl Work<'_> {
             Some(life) => Some(life.max(before.spec.incarnation)).filter(|life| life.0 > 0),
             None => before.spec.incarnation.0.checked_sub(1).map(Incarnation),
         };
+        // Plant: nothing keeps an ended life from coming back.
+        planted!("ended-life-not-fenced", let fence = None);
         if let Some(incarnation) = fence {
             let (clock, limit) = (self.state.clock, self.state.settings.max_fences);
             self.state.fences.raise(key, incarnation, clock, limit);
@@ -87,8 +89,13 @@ impl Work<'_> {
             reason,
             ended_life: None,
         };
-        for key in holding.keys() {
-            self.remove(revision, &key, removal);
+        let keys = holding.keys();
+        // Plant: an instance outlives its lease.
+        planted!("instance-outlives-its-lease", let keys = keys.into_iter().skip(1).collect());
+        for key in keys {
+            self.remove(self.state.revision, &key, removal);
+            // Plant: the instances of a lease leave one after the other.
+            planted!("lease-ends-in-parts" => { self.state.revision = self.next_revision(); });
         }
         Some(holding.len())
     }
@@ -106,6 +113,8 @@ impl State {
     /// Refuses an incarnation that a later life of the instance has superseded. For a writer that may come without
     /// one, ask only if it has one.
     pub(super) fn check_fence(&self, key: &InstanceKey, incarnation: Incarnation) -> Result<(), Rejection> {
+        // Plant: a zombie may touch its successor.
+        planted!("zombie-not-fenced" => { return Ok(()); });
         let refusal = match self.instance(key) {
             Some(record) => Some(record.spec.incarnation).filter(|current| incarnation < *current),
             None => self

@@ -1,32 +1,30 @@
 //! One node, from its configuration to its open ports.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, runtime::Handle, sync::watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    ServerError, disk, http,
-    introducer::{Introducer, Store},
-    listener::{PortLimits, serve},
+    ServerError, disk,
+    fatal::{Fatal, follow_raft},
+    http,
+    introducer::Introducer,
     metrics::Metrics,
-    switch::Switch,
+    opened::Opened,
+    ports::{Listeners, Ports},
 };
 use crate::{
     config::Config,
-    model::{Member, NodeId, NodeName},
+    model::{Member, NodeId},
     node::{
         Clock, MachineClock, Node, NodeParts,
         bootstrap::{self, Belonging, Founded, InitialCluster},
     },
-    peer::{self, PeerService, Peers, PeersConfig, Seat},
+    peer::{Peers, PeersConfig, Seat},
     raft::{InitializeError, Leadership, Raft, RaftOptions},
-    service::{self, HealthReporter, HealthService, Readiness},
-    storage::{DataDir, Identity, LogStore, SnapshotStore, verify_whole},
+    service::{self, Readiness},
+    storage::{DataDir, Identity, LogStore, SnapshotStore},
     transport::Connector,
     watch::{Hub, HubLimits},
 };
@@ -35,193 +33,6 @@ use crate::{
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// How long the restart waits for peers' answers to whether they belong to the same cluster.
 const CHECK_MEMBERS_MAX: Duration = Duration::from_secs(2);
-
-/// A node's two ports, bound.
-pub(super) struct Listeners {
-    client: TcpListener,
-    peer: TcpListener,
-    /// What clients are told.
-    pub(super) client_address: String,
-    /// What the other nodes are told.
-    pub(super) peer_address: String,
-}
-
-impl Listeners {
-    /// Binds both ports; refuses any address but loopback unless the configuration allows it.
-    pub(super) async fn bind(config: &Config) -> Result<Self, ServerError> {
-        let client = bind("client-addr", &config.client_addr, config.insecure).await?;
-        let peer = bind("peer-addr", &config.peer_addr, config.insecure).await?;
-        let address = |listener: &TcpListener, configured: &str, advertised: &Option<String>| match advertised {
-            Some(advertised) => Ok(advertised.clone()),
-            None => local_address(listener, configured),
-        };
-        let client_address = address(&client, &config.client_addr, &config.client_advertise)?;
-        let peer_address = address(&peer, &config.peer_addr, &config.peer_advertise)?;
-        Ok(Self {
-            client,
-            peer,
-            client_address,
-            peer_address,
-        })
-    }
-}
-
-/// The address as configured, with the port that was bound when it was 0.
-fn local_address(listener: &TcpListener, configured: &str) -> Result<String, ServerError> {
-    let bound = listener
-        .local_addr()
-        .map_err(ServerError::system("could not read a bound address"))?;
-    let host = configured.rsplit_once(':').map_or(configured, |(host, _)| host);
-    Ok(format!("{host}:{}", bound.port()))
-}
-
-async fn bind(setting: &'static str, address: &str, insecure: bool) -> Result<TcpListener, ServerError> {
-    let refuse = |problem: String| ServerError::Listen {
-        setting,
-        address: address.to_owned(),
-        problem,
-    };
-    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
-        .await
-        .map_err(|error| refuse(format!("can't be resolved: {error}")))?
-        .collect();
-    let loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
-    if !insecure && let Some(open) = resolved.iter().find(|address| !loopback(address.ip())) {
-        return Err(refuse(format!(
-            "{} is not a loopback address, and this version has neither encryption nor authentication: \
-             whoever reaches the port controls the registry. Bind 127.0.0.1, or accept that with --insecure",
-            open.ip()
-        )));
-    }
-    TcpListener::bind(resolved.as_slice())
-        .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                refuse("the port is in use: another process, perhaps another node, has it".into())
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                refuse("no permission to bind it: choose a port of 1024 or more".into())
-            }
-            _ => refuse(error.to_string()),
-        })
-}
-
-/// Why the node can't go on, once something has said so; the first reason counts.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Fatal(watch::Sender<Option<String>>);
-
-impl Fatal {
-    /// Why, if something said so.
-    #[cfg(test)]
-    pub(super) fn reason(&self) -> Option<String> {
-        self.0.borrow().clone()
-    }
-
-    /// Ends the node.
-    pub(super) fn set(&self, reason: String) {
-        self.0.send_if_modified(|first| {
-            let is_first = first.is_none();
-            first.get_or_insert(reason);
-            is_first
-        });
-    }
-}
-
-async fn follow_raft(mut raft: watch::Receiver<Option<String>>, fatal: Fatal, stop: CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        failed = raft.wait_for(Option::is_some) => {
-            if let Ok(reason) = failed {
-                fatal.set(reason.clone().unwrap_or_default());
-            }
-        }
-    }
-}
-
-/// A data directory, opened and checked.
-struct Opened {
-    data: DataDir,
-    log: LogStore,
-    snapshots: SnapshotStore,
-    identity: Option<Identity>,
-    fatal: Fatal,
-    /// Whether the log has begun: else the node is new, whatever it was told.
-    began: bool,
-}
-
-impl Opened {
-    fn open(config: &Config) -> Result<Self, ServerError> {
-        let data = DataDir::open(&config.data_dir)?;
-        let fatal = Fatal::default();
-        let log = {
-            let fatal = fatal.clone();
-            LogStore::open(&data, move |error| fatal.set(error.to_string()))?
-        };
-        let snapshots = SnapshotStore::open(&data)?;
-        verify_whole(&log, &snapshots)?;
-        let identity = own_identity(&data, config)?;
-        let began = log.bounds().1.is_some() || snapshots.latest().is_some();
-        Ok(Self {
-            data,
-            log,
-            snapshots,
-            identity,
-            fatal,
-            began,
-        })
-    }
-
-    /// Makes durable to which cluster the node belongs.
-    fn store(&self, name: &NodeName) -> Arc<Store> {
-        let (data, name) = (self.data.clone(), name.clone());
-        Arc::new(move |found: &Founded| {
-            let identity = Identity {
-                cluster_id: found.cluster_id,
-                node_id: found.node_id,
-                name: name.clone(),
-            };
-            data.save_identity(&identity).map_err(|error| error.to_string())
-        })
-    }
-}
-
-/// Both ports at work. Until the node has joined its cluster, the client port answers that it is not ready, and the
-/// peer port who it is.
-struct Ports {
-    clients: Switch,
-    peers: PeerService,
-    health: HealthReporter,
-    health_service: HealthService,
-    stop: CancellationToken,
-    stop_peers: CancellationToken,
-    tasks: TaskTracker,
-    peer_port: TaskTracker,
-}
-
-impl Ports {
-    fn open(client: TcpListener, peer: TcpListener, introducer: Introducer, raft_runtime: &Handle) -> Self {
-        let (health, health_service) = service::health();
-        let ports = Self {
-            clients: Switch::new(service::waiting_router(health_service.clone()).merge(http::waiting_router())),
-            peers: PeerService::new(Arc::new(introducer)),
-            health,
-            health_service,
-            stop: CancellationToken::new(),
-            stop_peers: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            peer_port: TaskTracker::new(),
-        };
-        ports.tasks.spawn(serve(
-            client,
-            ports.clients.router(),
-            PortLimits::CLIENT,
-            ports.stop.clone(),
-        ));
-        let serving = serve_peers(peer, ports.peers.clone(), ports.stop_peers.clone());
-        ports.peer_port.spawn_on(serving, raft_runtime);
-        ports
-    }
-}
 
 /// A node at work.
 pub(super) struct RunningNode {
@@ -362,7 +173,7 @@ impl RunningNode {
 
     /// Becomes `Some` when the node can't go on.
     pub(super) fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.fatal.0.subscribe()
+        self.fatal.subscribe()
     }
 
     /// Ends streams and connections, stops Raft, closes the log. With `hand_over`, hands leadership over first: of no
@@ -423,12 +234,6 @@ async fn start_node(
     Ok((node, raft))
 }
 
-async fn serve_peers(listener: TcpListener, service: PeerService, stop: CancellationToken) {
-    if let Err(error) = peer::serve(listener, service, stop.cancelled_owned()).await {
-        tracing::error!(%error, "the peer port ended");
-    }
-}
-
 /// Says in Hello that the cluster is at work, as soon as it has had a leader.
 async fn note_founding(
     belonging: Arc<Belonging>,
@@ -443,26 +248,6 @@ async fn note_founding(
             }
         }
     }
-}
-
-/// The identity that the data directory holds, if it is this node's.
-fn own_identity(data: &DataDir, config: &Config) -> Result<Option<Identity>, ServerError> {
-    let Some(identity) = data.identity() else {
-        return Ok(None);
-    };
-    if identity.name == config.name {
-        return Ok(Some(identity.clone()));
-    }
-    Err(ServerError::Identity(format!(
-        "--data-dir {}: it belongs to node {} of cluster {}, but this node is {}: start {} with it, \
-         or give {} a directory of its own",
-        config.data_dir.display(),
-        identity.name,
-        identity.cluster_id,
-        config.name,
-        identity.name,
-        config.name
-    )))
 }
 
 /// The nodes as listed; without a list, this node alone.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::net::TcpListener;
 
-use super::{Listeners, RunningNode, Runtimes, ServerError, Signals};
+use super::{Listeners, RunningNode, Runtimes, ServerError, Signals, files};
 use crate::{
     config::Config,
     model::NodeName,
@@ -57,6 +57,7 @@ pub fn run_dev(options: &DevOptions, ready: impl FnOnce(&[String])) -> Result<()
     telemetry::start(Some(options.log.as_deref().unwrap_or("warn")), options.log_json)
         .map_err(ServerError::Telemetry)?;
     telemetry::abort_on_panic();
+    files::raise_limit();
     let temporary = match &options.data_dir {
         Some(_) => None,
         None => Some(TemporaryFolder::new()?),

@@ -6,9 +6,9 @@
 
 use std::{io, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
-use super::assemble::Fatal;
+use super::fatal::Fatal;
 use crate::{
     node::Node,
     storage::{DataDir, LogStore},
@@ -25,13 +25,42 @@ const SLOW_AFTER: Duration = Duration::from_secs(2);
 /// A write that waits this long never ends, as far as the cluster is concerned.
 const HUNG_AFTER: Duration = Duration::from_secs(10);
 
+/// A look that comes so long after the one before it says that this process stood still, not the disk.
+const LATE_AFTER: Duration = Duration::from_secs(3);
+
+/// For how long this process has been watching without standing still.
+///
+/// A process that was stopped for 15 s, or whose machine was, finds a write that began 15 s ago; the disk had no time
+/// to finish it. Were it taken for hung, all nodes of a cluster that was suspended would end when it is resumed.
+struct Vigil {
+    since: Instant,
+    last: Instant,
+}
+
+impl Vigil {
+    fn begin(now: Instant) -> Self {
+        Self { since: now, last: now }
+    }
+
+    /// How long it lasts. To be called at each look.
+    fn look(&mut self, now: Instant) -> Duration {
+        if now.duration_since(self.last) > LATE_AFTER {
+            self.since = now;
+        }
+        self.last = now;
+        now.duration_since(self.since)
+    }
+}
+
 /// Runs until the node stops.
 pub(super) async fn watch(node: Node, data: DataDir, log: LogStore, fatal: Fatal) {
     let stop = node.stopping();
     let (mut full, mut slow) = (false, false);
     let mut looking: Option<JoinHandle<io::Result<u64>>> = None;
+    let mut vigil = Vigil::begin(Instant::now());
     loop {
-        slow = note_pressure(&fatal, slow, log.pressure().oldest);
+        let watched = vigil.look(Instant::now());
+        slow = note_pressure(&fatal, slow, log.pressure().oldest.min(watched));
         // A disk that hangs may hold this up for ever; the look at what waits to be written must go on.
         let mut look = looking.take().unwrap_or_else(|| {
             let looked = data.clone();
@@ -95,6 +124,17 @@ mod tests {
         ] {
             assert_eq!(note_space(was_full, free), full, "{was_full}, {free}");
         }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_blames_no_disk() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut vigil = Vigil::begin(began);
+        assert_eq!(vigil.look(at(1_000)), Duration::from_secs(1));
+        assert_eq!(vigil.look(at(2_500)), Duration::from_millis(2_500));
+        assert_eq!(vigil.look(at(17_500)), Duration::ZERO, "stopped for 15 s");
+        assert_eq!(vigil.look(at(18_500)), Duration::from_secs(1));
     }
 
     #[test]

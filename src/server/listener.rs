@@ -19,6 +19,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::files;
+
 /// What one port allows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PortLimits {
@@ -32,12 +34,17 @@ pub(super) struct PortLimits {
 
 impl PortLimits {
     /// For clients.
-    pub(super) const CLIENT: Self = Self {
-        connections: 20_000,
-        streams: 1_024,
-        window_bytes: 1 << 20,
-    };
+    pub(super) fn of_clients() -> Self {
+        Self {
+            connections: files::clients(CLIENTS_MAX),
+            streams: 1_024,
+            window_bytes: 1 << 20,
+        }
+    }
 }
+
+/// Connections of clients, if so many files may be open.
+const CLIENTS_MAX: usize = 20_000;
 
 /// How long a new connection may take to send the beginning of its first request.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(10);

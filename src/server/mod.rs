@@ -6,18 +6,22 @@
 mod assemble;
 mod dev;
 mod disk;
+mod fatal;
+mod files;
 mod http;
 mod introducer;
 mod listener;
 mod metrics;
+mod opened;
+mod ports;
 mod switch;
 
 use std::{path::PathBuf, time::Duration};
 
 use tokio::runtime::{Builder, Runtime};
 
-use self::assemble::{Listeners, RunningNode};
 pub use self::dev::{DEV_NODES_MAX, DevOptions, run_dev};
+use self::{assemble::RunningNode, ports::Listeners};
 use crate::{
     config::{Config, ConfigError, Settings},
     telemetry,
@@ -110,6 +114,7 @@ pub fn run(options: ServerOptions) -> Result<(), ServerError> {
     }
     telemetry::start(log.as_deref(), log_json).map_err(ServerError::Telemetry)?;
     telemetry::abort_on_panic();
+    files::raise_limit();
     let runtimes = Runtimes::new()?;
     let result = runtimes.api.block_on(run_node(&config, &runtimes));
     runtimes.stop();

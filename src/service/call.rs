@@ -18,6 +18,7 @@ use crate::{
     node::{Node, NodeError, Read, ReadOptions},
     registry::{Command, Outcome},
     wire::{
+        ErrorDetail, Reason,
         request::{self, Consistency},
         span::span_to_proto,
         v1,
@@ -26,6 +27,8 @@ use crate::{
 
 /// The longest that a call waits for a quorum, whatever its caller allows.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
+/// A client that takes nothing from a stream for so long is cut off: what is held for it must not be held for ever.
+const STALLED_MAX: Duration = Duration::from_secs(300);
 /// What is kept back of a caller's own deadline, so that the answer says why and arrives before the caller gives up:
 /// a tenth, and at most this.
 const MARGIN_MAX: Duration = Duration::from_millis(100);
@@ -125,6 +128,26 @@ pub(super) fn mismatched() -> Status {
     refused(NodeError::OutcomeUnknown, CallKind::Write)
 }
 
+/// Why there will be no room for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// The client has left: there is nobody to tell.
+    Left,
+    /// The client reads nothing.
+    Stalled,
+}
+
+/// What a client is told, should it ever read again, that took nothing for [`STALLED_MAX`].
+pub(super) fn stalled(stream: &str) -> ErrorDetail {
+    let seconds = STALLED_MAX.as_secs();
+    let mut detail = ErrorDetail::new(
+        Reason::Overloaded,
+        format!("nothing was read from this {stream} for {seconds} s"),
+    );
+    detail.quota = Some((stream.into(), format!("{seconds} s without reading")));
+    detail
+}
+
 /// The sending side of a stream of answers.
 #[derive(Debug)]
 pub(super) struct Outlet<T> {
@@ -145,6 +168,18 @@ impl<T> Outlet<T> {
     /// Waits for room; `None` when the client has left.
     pub(super) async fn room(&self) -> Option<mpsc::Permit<'_, T>> {
         self.sender.reserve().await.ok()
+    }
+
+    /// Waits for room, but for no longer than [`STALLED_MAX`].
+    ///
+    /// # Errors
+    /// There is nobody to send to any more.
+    pub(super) async fn room_in_time(&self) -> Result<mpsc::Permit<'_, T>, NoRoom> {
+        match tokio::time::timeout(STALLED_MAX, self.room()).await {
+            Ok(Some(room)) => Ok(room),
+            Ok(None) => Err(NoRoom::Left),
+            Err(_elapsed) => Err(NoRoom::Stalled),
+        }
     }
 
     /// Waits until the client has left.
@@ -249,6 +284,30 @@ mod tests {
             .collect()
             .await;
         assert_eq!(got, [Ok(0), Ok(1), Ok(2), Ok(3), Ok(4), Err("first".to_owned())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_cut_off_and_told_if_it_ever_reads_again() {
+        let (ended, mut when) = mpsc::channel::<NoRoom>(1);
+        let began = Instant::now();
+        let answers = Answers::spawn(2, |outlet| async move {
+            loop {
+                match outlet.room_in_time().await {
+                    Ok(room) => room.send(7),
+                    Err(no_room) => {
+                        outlet.end_with(stalled("test").into_status());
+                        ended.send(no_room).await.unwrap();
+                        return;
+                    }
+                }
+            }
+        });
+        assert_eq!(when.recv().await, Some(NoRoom::Stalled));
+        assert_eq!(began.elapsed(), STALLED_MAX);
+        let got: Vec<_> = answers.collect().await;
+        assert_eq!(got.len(), 3);
+        let status = got[2].as_ref().unwrap_err();
+        assert_eq!(ErrorDetail::from_status(status).unwrap().reason, Reason::Overloaded);
     }
 
     #[tokio::test]

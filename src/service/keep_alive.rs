@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{
-    call::{Answers, CALL_MAX, Freshness, Outlet, header},
+    call::{Answers, CALL_MAX, Freshness, NoRoom, Outlet, header, stalled},
     registry::bad_write,
     status::{CallKind, refused, unreadable},
 };
@@ -97,8 +97,15 @@ async fn serve(
             Some((count, answered)) = under_way.next(), if !under_way.is_empty() => {
                 ids -= count;
                 let answered: Result<v1::RenewResponse, Status> = answered;
-                let Some(room) = outlet.room().await else { return Ok(()) };
-                room.send(answered?);
+                // A client that does not read is not read from either: its renewals end here, and so do its leases.
+                tokio::select! {
+                    () = stop.cancelled() => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
+                    room = outlet.room_in_time() => match room {
+                        Ok(room) => room.send(answered?),
+                        Err(NoRoom::Left) => return Ok(()),
+                        Err(NoRoom::Stalled) => return Err(stalled("stream of renewals").into_status()),
+                    },
+                }
             }
             request = requests.message(), if open && room => match request.map_err(unreadable)? {
                 None => open = false,

@@ -15,12 +15,14 @@
 //! | `status` | from the node's errors to the API's |
 //! | `call` | deadlines, headers, the ends of streams |
 //! | `forwards` | what other nodes pass on to this one |
+//! | `hurry` | what a request may take to arrive |
 //! | `health` | grpc.health.v1 |
 
 mod call;
 mod cluster;
 mod forwards;
 mod health;
+mod hurry;
 mod keep_alive;
 mod leases;
 mod paging;
@@ -31,7 +33,7 @@ mod watch;
 use axum::{Router, body::Body};
 use http::Response;
 use tonic::service::Routes;
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use self::{cluster::ClusterService, leases::LeasesService, registry::RegistryService};
 pub use self::{
@@ -95,6 +97,7 @@ fn with_health_and_reflection(routes: Routes, health: HealthService) -> Router {
         .add_service(reflection)
         .add_service(reflection_of_old)
         .into_axum_router()
+        .layer(MapRequestLayer::new(hurry::hurried))
         .layer(MapResponseLayer::new(explain_unreadable))
 }
 

@@ -330,7 +330,10 @@ impl Shared {
         };
 
         let sync = last || batch.iter().any(|waiting| waiting.operation.needs_sync());
-        let written = write(database, &batch, sync);
+        // Plant: what waits for the disk is told that it is there.
+        let written = write(database, &batch, planted!("log-sync-skipped", false, sync));
+        // Plant: a failed write or sync is shrugged off.
+        planted!("write-error-ignored", let written = written.or(Ok(())));
         {
             let mut inner = self.lock();
             inner.writing_since = None;

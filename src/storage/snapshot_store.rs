@@ -179,7 +179,10 @@ impl Partial {
             .take()
             .ok_or(StorageError::Misused("a snapshot was committed twice"))?;
         let written = writer.into_inner().map_err(io::IntoInnerError::into_error);
-        let synced = written.and_then(|file| file.sync_all().map(|()| file));
+        fail::fail_point!("crash-before-snapshot-sync");
+        // Plant: the log is purged behind a snapshot that a power cut takes away.
+        let sync = |file: &File| planted!("snapshot-not-synced", Ok(()), file.sync_all());
+        let synced = written.and_then(|file| sync(&file).map(|()| file));
         let file = match synced {
             Ok(file) => file,
             Err(error) => {
@@ -203,8 +206,11 @@ impl Partial {
             self.discard();
             return Ok(snapshot);
         }
+        fail::fail_point!("crash-before-snapshot-rename");
         fs::rename(&self.path, &snapshot.path).map_err(|error| failed("rename", &self.path, error))?;
+        fail::fail_point!("crash-after-snapshot-rename");
         durable::sync_directory(directory).map_err(|error| failed("sync", directory, error))?;
+        fail::fail_point!("crash-before-older-snapshot-removed");
         let older = latest
             .replace(snapshot.clone())
             .filter(|older| older.path != snapshot.path);

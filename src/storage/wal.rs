@@ -71,7 +71,7 @@ pub(super) fn inspect(directory: &Path) -> Result<Option<String>, OpenError> {
 
 /// What one write-ahead log looks like.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Whole,
     /// The first record that can't be read begins at `offset`, and no other begins behind it.
     Torn {
@@ -84,7 +84,8 @@ enum Verdict {
     },
 }
 
-fn read(mut file: impl Read) -> io::Result<Verdict> {
+/// Reads one write-ahead log.
+pub(super) fn read(mut file: impl Read) -> io::Result<Verdict> {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     let mut base = 0_u64;
     let mut broken: Option<u64> = None;

@@ -5,8 +5,9 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// What is logged when nobody asks for something else. The libraries' own lines are of use to their authors only:
-/// openraft warns of each try to reach a node that is down, many times a second.
-const DEFAULT_FILTER: &str = "info,h2=warn,hyper=warn,tower=warn,openraft=error";
+/// openraft warns of each try to reach a node that is down, many times a second, and h2 of each frame that a client made
+/// up, as many as it likes to send.
+const DEFAULT_FILTER: &str = "info,h2=error,hyper=error,tower=warn,openraft=error";
 
 /// Whether a filter can be used.
 ///

@@ -151,6 +151,8 @@ impl Queue {
             .iter()
             .take_while(|waiting| waiting.record.revision() == revision)
             .count();
+        // Plant: one revision is given in parts.
+        planted!("revision-in-parts", let count = 1);
         let step: Vec<_> = self.waiting.drain(..count).collect();
         let taken: usize = step
             .iter()

@@ -56,6 +56,10 @@ impl Filter {
 
     /// What the way from one side to the other does to the view; `None` = nothing. The key must be covered.
     pub(super) fn effect(&self, before: Option<&Arc<Instance>>, after: Option<&Arc<Instance>>) -> Option<Effect> {
+        // Plant: what left the selector stays in the view, as it was changed to.
+        planted!("selector-forgotten" => {
+            return Some(if after.is_some() { Effect::Put } else { Effect::Remove });
+        });
         if self.selects(after) {
             Some(Effect::Put)
         } else if self.selects(before) {

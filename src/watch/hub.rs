@@ -222,7 +222,9 @@ impl Hub {
             if after > present {
                 return Err(WatchRefused::RevisionInFuture { asked: after, present });
             }
-            match core.history.since(after) {
+            // Plant: a resume gives the last revision again.
+            let from = planted!("resume-repeats-a-revision", Revision(after.0.saturating_sub(1)), after);
+            match core.history.since(from) {
                 Some(stretch) => (stretch, present),
                 None => {
                     let opening = Opening::with_snapshot(after, view, Some(ResetReason::Compacted));
@@ -232,6 +234,9 @@ impl Hub {
         };
         let mut backlog = Backlog::default();
         let missed = stretch.records().filter(|record| filter.covers(record.key()));
+        // Plants: a resume loses a change, or gives the changes in another order.
+        #[cfg(feature = "failpoints")]
+        let missed = super::plants::resumed(missed);
         backlog.offer(&filter, missed, &self.limits);
 
         let mut core = self.lock();

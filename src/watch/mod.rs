@@ -30,6 +30,8 @@ mod history;
 mod hub;
 mod index;
 mod limits;
+#[cfg(feature = "failpoints")]
+mod plants;
 mod record;
 #[cfg(test)]
 mod sample;

@@ -4,11 +4,15 @@
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod check;
+mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
+mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+#[allow(unreachable_pub, reason = "each part uses its share")]
+mod simulate;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod story;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -23,15 +27,24 @@ use clap::Parser;
 /// Harms clusters, and checks what clients saw
 #[derive(Parser)]
 enum Command {
+    /// Planted bugs, each until its checker catches it
+    Plants(plants::Arguments),
     /// Recorded histories
     Check(check::Arguments),
+    /// The compose cluster
+    Compose(compose::Arguments),
     /// Real processes
     Run(processes::Arguments),
+    /// Simulated clusters, a process for each seed
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
+        Command::Plants(arguments) => plants::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
+        Command::Simulate(arguments) => simulate::main(&arguments),
     }
 }

@@ -17,21 +17,23 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the proof. `run` takes the `World` and returns the figure that is printed."""
+    """One line of the proof. `run` takes the `World` and returns the figure that is printed. `logs`: what its nodes may
+    log above INFO, as a part of the line, and why that is no surprise."""
 
     name: str
     run: Callable
     limit_s: int
+    logs: dict
 
 
 CHECKS: list[Check] = []
 
 
-def check(name: str, limit_s: int = 120):
+def check(name: str, limit_s: int = 120, logs: dict | None = None):
     """Adds a function to the list, in the order in which the modules are imported."""
 
     def add(function):
-        CHECKS.append(Check(name, function, limit_s))
+        CHECKS.append(Check(name, function, limit_s, logs or {}))
         return function
 
     return add

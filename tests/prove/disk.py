@@ -374,10 +374,10 @@ def sync_held_back(world):
     return f"{during} acknowledged without the leader's disk, restarted after {times} ms, 0 of {len(acknowledged)} lost"
 
 
-def hold_syncs(world, strace: str, leader):
+def hold_syncs(world, strace: str, leader, held_s: float = SYNC_HELD_S):
     """Delays every sync of a process from now on; returns once the tracer is attached."""
     tracer = world.process("strace")
-    delay = int(SYNC_HELD_S * 1_000_000)
+    delay = int(held_s * 1_000_000)
     tracer.spawn(
         [strace, "-f", "-p", leader.pid, "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]
         + ["-e", f"inject=fsync,fdatasync:delay_enter={delay}"]

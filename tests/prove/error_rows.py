@@ -59,15 +59,15 @@ LEASES_MAX = 1_000_000
 ROWS: dict = {}
 
 
-def row(reason: str, outcome: str | None = None, limit_s: int = 60):
+def row(reason: str, outcome: str | None = None, limit_s: int = 60, logs: dict | None = None):
     """Adds the provocation of one row: a function that returns the Refusal, or a list of them. `outcome`: what the
-    failed write must say of itself."""
+    failed write must say of itself. `logs`: as in `check`."""
     code = next(code for code, reasons in TABLE.items() if reason in reasons)
 
     def add(function):
         ROWS[reason] = function
 
-        @check(f"error-row-{reason}", limit_s)
+        @check(f"error-row-{reason}", limit_s, logs)
         def run(world):
             answers = function(world)
             for refusal in answers if isinstance(answers, list) else [answers]:
@@ -436,7 +436,12 @@ def _too_many_leases(world):
         cluster.close()
 
 
-@row("DISK_FULL", outcome="not_applied", limit_s=90)
+@row(
+    "DISK_FULL",
+    outcome="not_applied",
+    limit_s=90,
+    logs={"the disk is nearly full": "which is for a person to look at"},
+)
 def _disk_full(world):
     """Data directories with hardly any room: what would grow the registry is refused, what shrinks it is not, and with
     room again everything is taken."""

@@ -19,6 +19,7 @@ import grpc
 from .checks import CHECKS, Failed, Skipped
 from .client import refusal_of
 from .load import stop_leftovers
+from .logs import Logs, told
 from .stubs import generate
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ class World:
         self._clusters: list = []
         self._processes: list = []
         self._shared: dict = {}
+        self._logs = Logs()
 
     def folder(self, name: str) -> Path:
         """A new folder of that name below the run's."""
@@ -54,6 +56,11 @@ class World:
         made = Cluster(self.binary, self.folder(name), **options)
         self._clusters.append(made)
         return made
+
+    def surprises(self, announced: dict) -> list:
+        """What nodes and other processes have logged since the last look, and nobody announced."""
+        processes = [server for cluster in self._clusters for server in cluster] + self._processes
+        return self._logs.look([process.log for process in processes], announced)
 
     def process(self, name: str):
         """A process that this run ends at the latest when it ends itself; not started."""
@@ -141,6 +148,9 @@ def _run(world: World, chosen, arguments) -> int:
     try:
         for check in chosen:
             verdict, figure = _one(world, check)
+            surprises = world.surprises(check.logs)
+            if verdict == "PASS" and surprises:
+                verdict, figure = "FAIL", _line(told(surprises))
             passed += verdict == "PASS"
             failed += verdict == "FAIL"
             skipped += verdict == "SKIP"
@@ -149,6 +159,11 @@ def _run(world: World, chosen, arguments) -> int:
         failed += 1
         print("FAIL interrupted", flush=True)
     world.close()
+    # What came after the last check, up to the end of every cluster.
+    surprises = world.surprises({})
+    if surprises:
+        failed += 1
+        print(f"FAIL logs-at-the-end {_line(told(surprises))}", flush=True)
     print(f"# {time.monotonic() - begun:.0f} s")
     if arguments.keep or failed:
         print(f"# data and logs: {world.root}")

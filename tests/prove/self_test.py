@@ -18,6 +18,7 @@ from .checks import Failed, Skipped, equal, poll, require
 from .client import key, record, span
 from .cluster import free_port
 from .links import Links
+from .logs import Logs
 from .runner import CHECKOUT
 from .stubs import generate, pb
 from .view import STEPS_KEPT, View, difference
@@ -324,6 +325,28 @@ def an_image_keeps_what_was_synced():
             require(not unsynced.exists() or not unsynced.read_text().strip("\0"), "what was not synced survived")
         finally:
             image.unmount()
+
+
+@test
+def what_is_logged_and_nobody_announced_is_a_surprise_once():
+    time_of = "2026-11-21T12:00:00.000001Z"
+    with tempfile.TemporaryDirectory() as name:
+        log = Path(name) / "n1.log"
+
+        def say(*lines):
+            with open(log, "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+        logs = Logs()
+        say(f"{time_of}  INFO roster: an ERROR of words\n", f"{time_of}  WARN roster: odd\n", "thread panicked at x\n")
+        equal(len(logs.look([log], {})), 2, "surprises")
+        equal(logs.look([log], {}), [], "what was seen already")
+        say(f"{time_of} ERROR roster: full\n")
+        equal(logs.look([log], {"full": "announced"}), [], "what was announced")
+        say(f"{time_of} ERROR roster: full, still\n", f"{time_of}  WARN half a line")
+        equal(logs.look([log], {}), [], "a late line of the check before, and half a line")
+        say("\n", f"{time_of} ERROR roster: full\n")
+        equal(logs.look([log], {}), [f"n1: {time_of}  WARN half a line", f"n1: {time_of} ERROR roster: full"], "later")
 
 
 def main() -> int:

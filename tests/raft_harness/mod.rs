@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,7 +34,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Longer than anything here takes, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-const CLUSTER: u64 = 0xc0ffee;
+/// The cluster's id.
+pub(crate) const CLUSTER: u64 = 0xc0ffee;
 
 /// Polls until something holds.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -49,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) node_id: NodeId,
     pub(crate) raft: Raft,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) peers: Arc<Peers>,
     runtime: Option<Runtime>,
 }
 
@@ -121,6 +126,9 @@ pub(crate) struct Cluster {
     members: Vec<Member>,
     /// 0 = as it is by default.
     pub(crate) kept_behind_snapshot: u64,
+    /// Connections to other nodes that were asked for.
+    pub(crate) dialled: Arc<AtomicUsize>,
+    pub(crate) hub_limits: HubLimits,
     pub(crate) nodes: Vec<Option<Node>>,
 }
 
@@ -149,6 +157,8 @@ impl Cluster {
             folder: tempfile::tempdir().unwrap(),
             nodes: members.iter().map(|_| None).collect(),
             kept_behind_snapshot: 0,
+            dialled: Arc::default(),
+            hub_limits: HubLimits::default(),
             members,
         }
     }
@@ -161,7 +171,13 @@ impl Cluster {
         self.folder.path().join(format!("n{}", at + 1))
     }
 
+    /// Starts a node that does nothing for the other nodes' clients.
     pub(crate) async fn start(&mut self, at: usize) {
+        self.start_with(at, Arc::new(Nobody)).await;
+    }
+
+    /// Starts a node; `forwards` answers what the others pass on to it.
+    pub(crate) async fn start_with(&mut self, at: usize, forwards: Arc<dyn ForwardHandler>) {
         let member = self.members[at].clone();
         let identity = Identity {
             cluster_id: ClusterId::new(CLUSTER).unwrap(),
@@ -179,17 +195,17 @@ impl Cluster {
         let handle = runtime.handle().clone();
         let log = LogStore::open(&data_dir, |error| eprintln!("the log failed: {error}")).unwrap();
         let snapshots = SnapshotStore::open(&data_dir).unwrap();
-        let hub = Hub::new(HubLimits::default());
+        let hub = Hub::new(self.hub_limits);
         let peers = Peers::new(PeersConfig {
             name: member.name.clone(),
             runtime: handle.clone(),
-            connector: Connector::default(),
+            connector: counting(&self.dialled),
         });
         let mut options = RaftOptions::new(identity.clone(), handle.clone());
         if self.kept_behind_snapshot > 0 {
             options.kept_behind_snapshot = self.kept_behind_snapshot;
         }
-        let raft = Raft::start(options, log, snapshots, Arc::clone(&hub), peers)
+        let raft = Raft::start(options, log, snapshots, Arc::clone(&hub), Arc::clone(&peers))
             .await
             .unwrap();
         let service = PeerService::new(Arc::new(Stranger));
@@ -197,7 +213,7 @@ impl Cluster {
             cluster_id: identity.cluster_id,
             node_id: identity.node_id,
             consensus: Arc::new(raft.clone()),
-            forwards: Arc::new(Nobody),
+            forwards,
         });
         let listener = eventually("the port is free", async || {
             std::net::TcpListener::bind(&member.peer_address).ok()
@@ -212,6 +228,7 @@ impl Cluster {
             node_id: member.node_id,
             raft,
             hub,
+            peers,
             runtime: Some(runtime),
         });
     }
@@ -310,6 +327,20 @@ fn open(folder: &Path) -> Option<DataDir> {
         Err(OpenError::InUse { .. }) => None,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// TCP, counted.
+fn counting(dialled: &Arc<AtomicUsize>) -> Connector {
+    let dialled = Arc::clone(dialled);
+    Connector::new(move |uri| {
+        dialled.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+    })
 }
 
 fn free_port() -> u16 {

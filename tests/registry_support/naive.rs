@@ -366,6 +366,9 @@ impl Naive {
         if let Some(weight) = command.weight {
             spec.weight = weight;
         }
+        if let Some(version) = &command.version {
+            spec.version.clone_from(version);
+        }
         for tag in &command.remove_tags {
             spec.tags.remove(tag);
         }

@@ -11,6 +11,7 @@ use roster::wire::{
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
@@ -176,4 +177,40 @@ async fn streams_end_with_the_node_and_say_why() {
     }
     let end = next(&mut answers).await.expect_err("the end");
     assert_eq!(told(&end).reason, Reason::ShuttingDown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_while_its_leader_sends_to_it_is_quiet() {
+    let mut cluster = Cluster::start(3).await;
+    // Whoever stops is a follower by then, and gets what these write up to its end. The harness looks at the logs.
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let urls: Vec<String> = cluster.nodes.iter().map(Node::url).collect();
+            AbortOnDropHandle::new(tokio::spawn(keep_writing(urls, writer)))
+        })
+        .collect();
+    for _turn in 0..3 {
+        for node in &mut cluster.nodes {
+            assert_eq!(node.terminate().await, Some(0), "{}", node.name);
+            node.start();
+            node.wait_ready().await;
+        }
+    }
+    assert!(
+        writers.iter().all(|writer| !writer.is_finished()),
+        "they wrote all the time"
+    );
+}
+
+/// Registers for ever, at whichever node answers.
+async fn keep_writing(urls: Vec<String>, writer: usize) {
+    let channels: Vec<Channel> = urls
+        .into_iter()
+        .map(|url| Channel::from_shared(url).expect("a URL").connect_lazy())
+        .collect();
+    for number in writer.. {
+        let mut client = RegistryClient::new(channels[number % channels.len()].clone());
+        // A node that is down takes nothing; another will.
+        let _refused = client.register(register("web", &format!("w{writer}-{number}"))).await;
+    }
 }

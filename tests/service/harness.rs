@@ -1,4 +1,5 @@
-//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends.
+//! Starts real `roster server` processes on free ports and kills them when the test ends, however it ends. A test that
+//! went well fails all the same when a node has logged a warning or an error.
 
 use std::{
     fs,
@@ -16,6 +17,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use crate::quiet::surprises;
+
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +32,10 @@ pub(crate) struct Cluster {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) endpoint: String,
+    /// Where the other nodes reach it.
+    pub(crate) peer_endpoint: String,
+    /// How many files its process may have open; `None` = as many as this one.
+    pub(crate) files_max: Option<u32>,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -62,12 +69,13 @@ impl Cluster {
             .map(|at| {
                 let name = format!("n{}", at + 1);
                 let endpoint = format!("127.0.0.1:{}", client_ports[at]);
+                let peer_endpoint = format!("127.0.0.1:{}", peer_ports[at]);
                 let data = folder.path().join(&name);
                 let arguments = [
                     ("--name", name.clone()),
                     ("--data-dir", data.display().to_string()),
                     ("--client-addr", endpoint.clone()),
-                    ("--peer-addr", format!("127.0.0.1:{}", peer_ports[at])),
+                    ("--peer-addr", peer_endpoint.clone()),
                     ("--initial-cluster", list.clone()),
                 ];
                 let arguments = arguments
@@ -78,6 +86,8 @@ impl Cluster {
                 Node {
                     name,
                     endpoint,
+                    peer_endpoint,
+                    files_max: None,
                     arguments,
                     log,
                     child: None,
@@ -119,6 +129,23 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            let log = fs::read_to_string(&node.log).unwrap_or_default();
+            let lines = surprises(&log);
+            assert!(
+                lines.is_empty(),
+                "{} logged what nobody expected: {lines:#?}",
+                node.name
+            );
+        }
+    }
+}
+
 impl Node {
     /// Starts the process; its log goes on in the same file.
     pub(crate) fn start(&mut self) {
@@ -127,7 +154,16 @@ impl Node {
             .append(true)
             .open(&self.log)
             .expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_roster"))
+        let binary = env!("CARGO_BIN_EXE_roster");
+        let mut command = match self.files_max {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={most}")).arg(binary);
+                limited
+            }
+        };
+        let child = command
             .arg("server")
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -147,11 +183,26 @@ impl Node {
         }
     }
 
+    /// SIGSTOP: it stands still, with all that it holds and whatever reaches its sockets meanwhile.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
+        rustix::process::kill_process(pid, signal).expect("a running child takes signals");
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take().expect("the node runs");
-        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a process id")).expect("not 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a running child takes signals");
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
@@ -160,6 +211,16 @@ impl Node {
             assert!(Instant::now() < until, "{} did not end", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Its process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub(crate) fn url(&self) -> String {

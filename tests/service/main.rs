@@ -1,11 +1,16 @@
 //! The API as clients meet it, against real processes: streams, pages, errors, endings.
 #![cfg(feature = "server")]
 
+mod abuse;
 mod basics;
 mod endings;
+mod ex_leaders;
+mod extremes;
+mod freshness;
 mod harness;
 mod leases;
 mod lists;
 mod many;
+mod quiet;
 mod support;
 mod watching;

@@ -2,6 +2,9 @@
 //!
 //! One task reads the requests and owns a task for each watch; all of them send through one outlet. Closing the
 //! sending side leaves the watches running; the stream ends when none is left.
+//!
+//! A watch's last word, CANCELED, is said by the task that reads the requests, once it has struck the watch off its
+//! list: whoever has heard it may use the number again at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,8 +54,8 @@ struct Stream {
     outlet: Outlet<raw::WatchResponse>,
     /// Open watches, and how each is cancelled.
     open: BTreeMap<i64, CancellationToken>,
-    /// Their tasks; each returns its watch's number.
-    tasks: JoinSet<i64>,
+    /// Their tasks; each returns its watch's number and why it is over.
+    tasks: JoinSet<(i64, End)>,
 }
 
 impl Stream {
@@ -68,26 +71,21 @@ impl Stream {
                 () = self.outlet.closed() => return Ok(()),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     // A task that panicked took the process with it.
-                    if let Ok(watch_id) = ended {
+                    if let Ok((watch_id, end)) = ended {
                         self.open.remove(&watch_id);
+                        self.unless_stopped(self.last_word(watch_id, end)).await;
                     }
                 }
                 request = requests.message(), if reading => match request.map_err(unreadable)? {
                     None => reading = false,
-                    Some(request) => self.take(request::watch_many(request).map_err(bad_read)?).await?,
+                    Some(request) => self.take(request::watch_many(request).map_err(bad_read)?).await,
                 }
             }
         }
         Ok(())
     }
 
-    async fn take(&mut self, request: WatchMany) -> Result<(), Status> {
-        // Those that have said that they ended are no longer open, whether that was noticed yet or not.
-        while let Some(ended) = self.tasks.try_join_next() {
-            if let Ok(watch_id) = ended {
-                self.open.remove(&watch_id);
-            }
-        }
+    async fn take(&mut self, request: WatchMany) {
         let (watch_id, wanted) = match request {
             WatchMany::Create { watch_id, watch } => (watch_id, watch),
             WatchMany::Cancel { watch_id } => {
@@ -95,20 +93,18 @@ impl Stream {
                 if let Some(cancel) = self.open.get(&watch_id) {
                     cancel.cancel();
                 }
-                return Ok(());
+                return;
             }
         };
         match self.check(watch_id, wanted) {
-            Err(detail) => self.refuse(watch_id, detail).await,
+            // Waiting for room keeps a client that does not read from asking for more.
+            Err(detail) => self.unless_stopped(self.say_canceled(watch_id, Some(detail))).await,
             Ok(wanted) => {
                 let cancel = CancellationToken::new();
                 self.open.insert(watch_id, cancel.clone());
                 let (node, outlet) = (self.node.clone(), self.outlet.clone());
-                self.tasks.spawn(async move {
-                    serve_one(node, outlet, watch_id, wanted, cancel).await;
-                    watch_id
-                });
-                Ok(())
+                self.tasks
+                    .spawn(async move { (watch_id, serve_one(node, outlet, watch_id, wanted, cancel).await) });
             }
         }
     }
@@ -134,59 +130,72 @@ impl Stream {
         Ok(wanted)
     }
 
-    /// Refuses one watch; waiting for room keeps a client that does not read from asking for more.
-    async fn refuse(&self, watch_id: i64, detail: Box<ErrorDetail>) -> Result<(), Status> {
+    /// Waits until something is said, but when the node stops not long: `serve` then goes on with the stream's end.
+    async fn unless_stopped(&self, said: impl Future<Output = ()>) {
         let stop = self.node.stopping();
+        let too_late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_WORDS_MAX).await;
+        };
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = say_canceled(&self.node, &self.outlet, watch_id, Some(detail)) => {}
+            () = too_late => {}
+            () = said => {}
         }
-        Ok(())
     }
 
     /// The node stops: every watch says so, if there is room for it in time.
     async fn hear_last_words(&mut self) {
-        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
+        let all_ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Ok((watch_id, end)) = ended {
+                    self.last_word(watch_id, end).await;
+                }
+            }
+        };
         // Who does not read can't be told; the stream's own end tells it later.
         let _in_time = tokio::time::timeout(LAST_WORDS_MAX, all_ended).await;
     }
+
+    async fn last_word(&self, watch_id: i64, end: End) {
+        match end {
+            End::Gone => {}
+            End::Cancelled => self.say_canceled(watch_id, None).await,
+            End::Failed(detail) => self.say_canceled(watch_id, Some(detail)).await,
+        }
+    }
+
+    async fn say_canceled(&self, watch_id: i64, why: Option<Box<ErrorDetail>>) {
+        let Some(room) = self.outlet.room().await else { return };
+        let asked_for = || tonic_types::pb::Status {
+            code: Code::Ok.into(),
+            ..Default::default()
+        };
+        let node = &self.node;
+        room.send(raw::WatchResponse {
+            watch_id,
+            header: Some(header(node, node.revision(), Freshness::Stale(node.age()))),
+            kind: v1::watch_response::Kind::Canceled.into(),
+            status: Some(why.map_or_else(asked_for, |detail| (*detail).into_proto())),
+            ..raw::WatchResponse::default()
+        });
+    }
 }
 
-/// One watch, from its opening to its CANCELED.
+/// One watch, from its opening to its end.
 async fn serve_one(
     node: Node,
     outlet: Outlet<raw::WatchResponse>,
     watch_id: i64,
     wanted: request::Watch,
     cancel: CancellationToken,
-) {
+) -> End {
     let deadline = Instant::now() + CALL_MAX;
     let opened = tokio::select! {
-        () = cancel.cancelled() => return say_canceled(&node, &outlet, watch_id, None).await,
-        opened = Running::open(node.clone(), watch_id, wanted, deadline) => opened,
+        () = cancel.cancelled() => return End::Cancelled,
+        opened = Running::open(node, watch_id, wanted, deadline) => opened,
     };
-    let end = match opened {
+    match opened {
         Ok(running) => running.run(&outlet, &cancel).await,
         Err(detail) => End::Failed(detail),
-    };
-    match end {
-        End::Gone => {}
-        End::Cancelled => say_canceled(&node, &outlet, watch_id, None).await,
-        End::Failed(detail) => say_canceled(&node, &outlet, watch_id, Some(detail)).await,
     }
-}
-
-async fn say_canceled(node: &Node, outlet: &Outlet<raw::WatchResponse>, watch_id: i64, why: Option<Box<ErrorDetail>>) {
-    let Some(room) = outlet.room().await else { return };
-    let asked_for = || tonic_types::pb::Status {
-        code: Code::Ok.into(),
-        ..Default::default()
-    };
-    room.send(raw::WatchResponse {
-        watch_id,
-        header: Some(header(node, node.revision(), Freshness::Stale(node.age()))),
-        kind: v1::watch_response::Kind::Canceled.into(),
-        status: Some(why.map_or_else(asked_for, |detail| (*detail).into_proto())),
-        ..raw::WatchResponse::default()
-    });
 }

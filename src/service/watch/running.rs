@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        call::{Freshness, Outlet, header},
+        call::{Freshness, NoRoom, Outlet, header, stalled},
         paging::fill_instances,
         status::{CallKind, detail},
     },
@@ -20,7 +20,7 @@ use crate::{
     registry::State,
     watch::{Delivery, ResetReason, Watch, WatchChange},
     wire::{
-        ErrorDetail, Reason,
+        ErrorDetail,
         member::position_to_proto,
         raw,
         request::{self, WatchStart},
@@ -28,8 +28,6 @@ use crate::{
     },
 };
 
-/// A client that takes nothing for so long is cut off: what is held for it must not be held for ever.
-const STALLED_MAX: Duration = Duration::from_secs(300);
 /// Changes that steps which wait are joined to, at the most.
 const JOINED_MAX: usize = 1_000;
 /// Ages are looked at no more often than this.
@@ -164,7 +162,11 @@ impl Running {
                 () = tokio::time::sleep_until(progress_at.min(check_at)) => None,
             };
             match woken {
-                Some(delivery) => self.deliver(outlet, delivery).await?,
+                Some(delivery) => {
+                    // Plant: progress says that the view is complete through changes that are still to be sent.
+                    planted!("progress-ahead-of-changes" => { self.send_progress(outlet).await?; });
+                    self.deliver(outlet, delivery).await?;
+                }
                 None if Instant::now() >= progress_at => self.send_progress(outlet).await?,
                 None => {}
             }
@@ -177,7 +179,7 @@ impl Running {
             return Ok(Instant::now() + request::PROGRESS_MAX);
         };
         match self.node.0.age() {
-            Some(age) if age <= max_age => Ok(Instant::now() + (max_age - age).max(AGE_CHECK_MIN)),
+            Some(age) if age <= max_age => Ok(Instant::now() + look_again_after(max_age - age)),
             _ => Err(End::Failed(no_quorum(&self.node.0))),
         }
     }
@@ -286,16 +288,10 @@ impl Running {
 
     /// Waits until the transport has room: nothing is made before that.
     async fn room<'o>(&self, outlet: &'o Outlet<raw::WatchResponse>) -> Result<Permit<'o, raw::WatchResponse>, End> {
-        match tokio::time::timeout(STALLED_MAX, outlet.room()).await {
-            Ok(Some(room)) => Ok(room),
-            Ok(None) => Err(End::Gone),
-            Err(_elapsed) => {
-                let mut stalled =
-                    ErrorDetail::new(Reason::Overloaded, "nothing was read from this watch for five minutes");
-                stalled.quota = Some(("watch".into(), format!("{} s without reading", STALLED_MAX.as_secs())));
-                Err(End::Failed(Box::new(stalled)))
-            }
-        }
+        outlet.room_in_time().await.map_err(|no_room| match no_room {
+            NoRoom::Left => End::Gone,
+            NoRoom::Stalled => End::Failed(Box::new(stalled("watch"))),
+        })
     }
 
     /// A message about the view as it is at `revision` once everything before has been taken in.
@@ -335,6 +331,11 @@ impl Running {
     }
 }
 
+/// When to look at the age again that may grow by so much. A caller may allow any age, also one that no clock reaches.
+fn look_again_after(left: Duration) -> Duration {
+    left.clamp(AGE_CHECK_MIN, request::PROGRESS_MAX)
+}
+
 fn too_old(node: &Node, max_age: Option<Duration>) -> bool {
     max_age.is_some_and(|max_age| node.age().is_none_or(|age| age > max_age))
 }
@@ -347,4 +348,21 @@ fn shutting_down() -> End {
 fn no_quorum(node: &Node) -> Box<ErrorDetail> {
     let leader = node.leader().map(|leader| leader.name);
     Box::new(detail(NodeError::NoQuorum { leader }, CallKind::Read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_beyond_every_clock_is_looked_at_in_time() {
+        for (left, after) in [
+            (Duration::ZERO, AGE_CHECK_MIN),
+            (Duration::from_secs(3), Duration::from_secs(3)),
+            (Duration::MAX, request::PROGRESS_MAX),
+        ] {
+            assert_eq!(look_again_after(left), after);
+            assert!(Instant::now().checked_add(after).is_some());
+        }
+    }
 }

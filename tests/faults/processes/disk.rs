@@ -37,11 +37,16 @@ impl Disks {
         if !rustix::process::geteuid().is_root() {
             return Self::Folders("not root".to_owned());
         }
-        match Disk::image(folder, "probe") {
-            Ok(mut disk) => {
-                disk.close();
-                Self::Images
-            }
+        let probed = Disk::image(folder, "probe").and_then(|mut disk| {
+            let honest = loses_what_was_not_synced(&mut disk);
+            disk.close();
+            fs::remove_file(&disk.needs_image()?.file)?;
+            fs::remove_dir(&disk.mountpoint)?;
+            honest
+        });
+        match probed {
+            Ok(true) => Self::Images,
+            Ok(false) => Self::Folders("a power cut loses nothing here".to_owned()),
             Err(error) => Self::Folders(error.to_string()),
         }
     }
@@ -56,6 +61,17 @@ impl Disks {
             Self::Folders(_) => Disk::folder(folder, name),
         }
     }
+}
+
+/// Whether a cut does what it says: a test that can't lose data proves nothing.
+fn loses_what_was_not_synced(disk: &mut Disk) -> io::Result<bool> {
+    let (synced, unsynced) = (disk.mountpoint.join("synced"), disk.mountpoint.join("unsynced"));
+    let file = fs::File::create(&synced)?;
+    file.sync_all()?;
+    fs::File::open(&disk.mountpoint)?.sync_all()?;
+    fs::write(&unsynced, "lost")?;
+    disk.cut_power()?;
+    Ok(synced.exists() && !unsynced.exists())
 }
 
 /// One node's disk. Dropping it thaws and unmounts; the files stay.
@@ -107,11 +123,6 @@ impl Disk {
     /// Whether it is a file system of its own.
     pub(crate) fn is_image(&self) -> bool {
         self.image.is_some()
-    }
-
-    /// Whether all writes and syncs stand still.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.image.as_ref().is_some_and(|image| image.frozen)
     }
 
     /// Stops all writes until [`Disk::thaw`].

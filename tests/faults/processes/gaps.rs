@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use super::stage::RECOVERY;
 use crate::history::{Answer, At, Call, Fault, History, RenewOutcome, Renewed, Reply, Request};
 
 /// What comes later than this is another fault's doing.
@@ -13,6 +14,7 @@ enum Row {
     LeaderKilled,
     FollowerKilled,
     LeaderPaused,
+    LeaderFrozen,
     LeaderCutOff,
     Partition,
     Healing,
@@ -24,6 +26,7 @@ impl Row {
             Self::LeaderKilled => "kill -9 of the leader",
             Self::FollowerKilled => "kill -9 of a follower",
             Self::LeaderPaused => "SIGSTOP of the leader",
+            Self::LeaderFrozen => "the leader's disk frozen",
             Self::LeaderCutOff => "the leader cut off",
             Self::Partition => "another partition",
             Self::Healing => "healing a partition",
@@ -52,7 +55,9 @@ impl Gaps {
         let mut gaps = Self::default();
         for (index, fault) in history.faults.iter().enumerate() {
             // Where faults overlap, no one of them can be blamed.
-            let alone = |other: (usize, &Fault)| other.0 == index || !overlap(fault, other.1);
+            let harmless = |kind: &str| matches!(kind, RECOVERY | "snapshot_installed");
+            let alone =
+                |other: (usize, &Fault)| other.0 == index || harmless(&other.1.kind) || !overlap(fault, other.1);
             if !fault.majority_left || !history.faults.iter().enumerate().all(alone) {
                 continue;
             }
@@ -60,6 +65,7 @@ impl Gaps {
                 ("kill", true) => Row::LeaderKilled,
                 ("kill", false) => Row::FollowerKilled,
                 ("pause", true) => Row::LeaderPaused,
+                ("disk_frozen", true) => Row::LeaderFrozen,
                 ("partition", true) => Row::LeaderCutOff,
                 ("partition", false) => Row::Partition,
                 _ => continue,

@@ -8,6 +8,7 @@
 //! | `harm` | what can be done and taken back again |
 //! | `scenarios`, `stories/` | harms in order, by name; `random` overlaps them |
 //! | `stage` | one run, from a new cluster to the evidence |
+//! | `machine` | whether the machine kept time, so that times can be demanded |
 //! | `witness` | a node's committed log, read from its disk |
 //! | `gaps`, `findings` | for how long nothing was acknowledged; the summary |
 //! | `campaign` | run after run, what is printed, what is kept, the ledger |
@@ -18,16 +19,17 @@
 mod campaign;
 mod cluster;
 mod disk;
-mod findings;
-mod gaps;
+pub(crate) mod findings;
+pub(crate) mod gaps;
 mod harm;
+mod machine;
 mod network;
 mod random;
 mod scenarios;
 mod server;
-mod shell;
+pub(crate) mod shell;
 mod stage;
 mod stories;
-mod witness;
+pub(crate) mod witness;
 
-pub(crate) use campaign::{Arguments, run};
+pub(crate) use campaign::{Arguments, run, say};

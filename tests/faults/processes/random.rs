@@ -42,7 +42,8 @@ async fn burst(stage: &mut Stage, chance: &mut StdRng, until: Instant) -> io::Re
         }
         if held.len() < AT_ONCE_MAX && chance.random_bool(0.7) {
             let (harm, longest_ms) = choose(chance, stage.cluster.servers.len());
-            if let Some(begun) = Held::begin(stage, harm).await? {
+            let excluded = held.iter().any(|(_, held)| held.excludes(harm));
+            if !excluded && let Some(begun) = Held::begin(stage, harm).await? {
                 if harm.holds_nodes() {
                     stage.busy.extend(begun.nodes());
                 }
@@ -69,105 +70,47 @@ async fn relieve(stage: &mut Stage, harm: Held) -> io::Result<()> {
 }
 
 /// A harm, and how long it may hold, in ms.
+#[rustfmt::skip] // a table: of every hundred, so many of each
 fn choose(chance: &mut StdRng, nodes: usize) -> (Harm, u64) {
-    let minority = nodes.div_ceil(2) - 1;
-    let whom = match chance.random_range(0..10) {
-        0..4 => Whom::Leader,
-        4..6 => Whom::Follower,
-        6..8 => Whom::Any(chance.random_range(1..=minority)),
-        8 => Whom::WithLeader(minority),
-        _ => Whom::Any(chance.random_range(1..=nodes)),
-    };
-    let one = if chance.random_bool(0.5) {
-        Whom::Leader
-    } else {
-        Whom::Follower
-    };
+    let whom = choose_whom(chance, nodes);
+    let one = if chance.random_bool(0.5) { Whom::Leader } else { Whom::Follower };
     let pass = [Pass::Held, Pass::Swallowed, Pass::Cut][chance.random_range(0..3)];
+    let either = chance.random_bool(0.5);
+    let often_ms = chance.random_range(100..800);
     match chance.random_range(0..100) {
         0..14 => (Harm::Kill(whom), 3_000),
         14..18 => (Harm::Kill(Whom::All), 1_000),
         18..21 => (Harm::Stop(one), 1_500),
         21..31 => (Harm::Pause(whom), 6_000),
         31..33 => (Harm::Pause(Whom::All), 6_000),
-        33..47 => (
-            Harm::Isolate {
-                whom,
-                pass,
-                clients: chance.random_bool(0.3),
-            },
-            7_000,
-        ),
-        47..55 => (
-            Harm::OneWay {
-                whom: one,
-                outward: chance.random_bool(0.5),
-                pass,
-            },
-            7_000,
-        ),
+        33..47 => (Harm::Isolate { whom, pass, clients: chance.random_bool(0.3) }, 7_000),
+        47..55 => (Harm::OneWay { whom: one, outward: either, pass }, 7_000),
         55..59 => (Harm::Bridge, 7_000),
         59..62 => (Harm::Ring, 7_000),
         62..66 => (Harm::Flap(one), 6_000),
-        66..70 => (
-            Harm::Delay {
-                delay_ms: chance.random_range(1..80),
-                jitter_ms: chance.random_range(0..100),
-            },
-            8_000,
-        ),
-        70..73 => (
-            Harm::Throttle {
-                whom: one,
-                bytes_per_s: chance.random_range(10_000..200_000),
-            },
-            6_000,
-        ),
-        73..77 => (
-            Harm::Resets {
-                every_ms: chance.random_range(100..800),
-                peers: true,
-            },
-            6_000,
-        ),
-        77..81 => (
-            Harm::Resets {
-                every_ms: chance.random_range(100..800),
-                peers: false,
-            },
-            6_000,
-        ),
-        81..83 => (
-            Harm::DeafClients {
-                outward: chance.random_bool(0.5),
-            },
-            3_000,
-        ),
+        66..70 => (Harm::Delay { delay_ms: chance.random_range(1..80), jitter_ms: chance.random_range(0..100) }, 8_000),
+        70..73 => (Harm::Throttle { whom: one, bytes_per_s: chance.random_range(10_000..200_000) }, 6_000),
+        73..77 => (Harm::Resets { every_ms: often_ms, peers: true }, 6_000),
+        77..81 => (Harm::Resets { every_ms: often_ms, peers: false }, 6_000),
+        81..83 => (Harm::DeafClients { outward: either }, 3_000),
         83..87 => (Harm::Freeze(one), 5_000),
-        87..89 => (
-            Harm::SlowSync {
-                whom: one,
-                delay_ms: chance.random_range(50..600),
-            },
-            5_000,
-        ),
+        87..89 => (Harm::SlowSync { whom: one, delay_ms: chance.random_range(50..600) }, 5_000),
         89..91 => (Harm::SyncError(one), 2_000),
         91..95 => (Harm::PowerCut(whom), 1_500),
         95..97 => (Harm::PowerCut(Whom::All), 500),
-        97 => (
-            Harm::Full {
-                whom: one,
-                leave_mib: [0, 64][chance.random_range(0..2)],
-            },
-            4_000,
-        ),
+        97 => (Harm::Full { whom: one, leave_mib: if either { 0 } else { 64 } }, 4_000),
         98 => (Harm::Files(one), 4_000),
-        _ => (
-            Harm::Clock {
-                whom,
-                hours: [24, -24][chance.random_range(0..2)],
-            },
-            4_000,
-        ),
+        _ => (Harm::Clock { whom, hours: if either { 24 } else { -24 } }, 4_000),
+    }
+}
+
+fn choose_whom(chance: &mut StdRng, nodes: usize) -> Whom {
+    let minority = nodes.div_ceil(2) - 1;
+    match chance.random_range(0..10) {
+        0..4 => Whom::Leader,
+        4..6 => Whom::Follower,
+        6..8 => Whom::Any(chance.random_range(1..=minority)),
+        8 => Whom::WithLeader(minority),
+        _ => Whom::Any(chance.random_range(1..=nodes)),
     }
 }

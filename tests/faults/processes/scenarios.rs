@@ -3,6 +3,8 @@
 
 use std::{io, pin::Pin, time::Duration};
 
+use crate::check::Demands;
+
 use super::{
     harm::{Harm, Held, Whom},
     network::Pass,
@@ -76,6 +78,41 @@ impl Scenario {
             return false;
         };
         steps.iter().any(|step| matches!(step.0, Harm::Clock { .. }))
+    }
+
+    /// What it must have seen to prove anything.
+    pub(crate) fn demands(&self) -> Demands {
+        let steps = match self.script {
+            Script::Steps(steps) => steps,
+            Script::Story(_) => &[],
+        };
+        let any = |wanted: fn(Harm) -> bool| steps.iter().any(|step| wanted(step.0));
+        Demands {
+            done: 200,
+            leader_hit: any(|harm| {
+                matches!(
+                    harm,
+                    Harm::Kill(Whom::Leader | Whom::All)
+                        | Harm::Pause(Whom::Leader | Whom::All)
+                        | Harm::Isolate { whom: Whom::Leader, .. }
+                )
+            }),
+            leader_changes: usize::from(any(|harm| {
+                matches!(
+                    harm,
+                    Harm::Kill(Whom::Leader) | Harm::Isolate { whom: Whom::Leader, .. }
+                )
+            })),
+            majority_lost: any(|harm| {
+                matches!(
+                    harm,
+                    Harm::Kill(Whom::Quorum | Whom::All) | Harm::Pause(Whom::Quorum | Whom::All)
+                )
+            }),
+            snapshot_installed: self.name == "snapshots",
+            resume: true,
+            ..Demands::default()
+        }
     }
 
     /// Runs it on a cluster that is whole.
@@ -235,7 +272,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Step(Harm::Full { whom: Whom::Leader, leave_mib: 64 }, 4_000, 2_000, 1),
         Step(Harm::Full { whom: Whom::Follower, leave_mib: 0 }, 5_000, 2_000, 1),
         Step(Harm::Full { whom: Whom::Leader, leave_mib: 0 }, 5_000, 2_000, 1),
-    ]),
+    ]).with(&["--snapshot-after-bytes", "50000"]),
     Scenario::steps("clock-jumps", "wall clocks jump by a day, back and forth", &[
         Step(Harm::Clock { whom: Whom::Leader, hours: 24 }, 3_000, 1_500, 2),
         Step(Harm::Clock { whom: Whom::Leader, hours: -24 }, 3_000, 1_500, 2),
@@ -258,13 +295,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     Scenario::story("torn-and-flipped", "a torn tail is recovered; a flipped byte in any file is refused or harmless", |stage| {
         Box::pin(stories::torn_and_flipped(stage))
-    }),
+    }).with(&["--snapshot-after-bytes", "50000"]),
     Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", |stage| {
         Box::pin(stories::expiry_storm(stage))
     }),
     Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", |stage| {
         Box::pin(stories::snapshots(stage))
-    }).with(&["--snapshot-after-bytes", "100000", "--log-kept-records", "1000"]),
+    }).with(&["--snapshot-after-bytes", "20000", "--log-kept-records", "500"]),
     Scenario::story("slow-watchers", "stalled watchers on a node with little memory", |stage| {
         Box::pin(stories::slow_watchers(stage))
     }),

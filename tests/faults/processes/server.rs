@@ -252,7 +252,9 @@ impl Server {
         let pid = pid.as_raw_nonzero().to_string();
         let log = self.log.with_extension("strace");
         let tracer = Command::new("strace")
-            .args(["-f", "-p", &pid, "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"])
+            .args(["-f", "-p", &pid, "-e", "trace=fsync,fdatasync", "-o"])
+            .arg(self.log.with_extension("syncs"))
+            .arg("-e")
             .arg(format!("inject=fsync,fdatasync:{injection}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -273,6 +275,12 @@ impl Server {
             thread::sleep(LOOK_EVERY);
         }
         Ok(())
+    }
+
+    /// Whether any sync met what [`Server::trace_syncs`] injected last.
+    pub(crate) fn met_injection(&self) -> bool {
+        let traced = fs::read_to_string(self.log.with_extension("syncs"));
+        traced.is_ok_and(|traced| traced.contains("(INJECTED"))
     }
 
     /// Ends the tracing, if it is traced.

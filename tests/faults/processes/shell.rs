@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// It can't be started, failed (with what it said), or did not end within a minute.
-pub(super) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

@@ -8,11 +8,11 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -30,6 +30,8 @@ use super::{
     campaign::say,
     cluster::{Cluster, Plan},
     findings::Findings,
+    harm::Shaped,
+    network::{End, Flow},
     witness,
 };
 use crate::{
@@ -48,13 +50,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const AFTER_HEALING: Duration = Duration::from_secs(2);
 /// A lease that outlives every run: while there is one, the leader stamps, and so the log's index moves.
 const MOVER: i64 = (1 << 62) + 1_000_000_007;
-const MOVER_TTL: Duration = Duration::from_secs(24 * 3_600);
+const MOVER_TTL_MS: u64 = 24 * 3_600 * 1_000;
 /// The tool's own calls, in the history.
 pub(crate) const OWN_CLIENT: u32 = 1_000_000;
 
+/// The kind of what is left of a fault when a majority is back.
+pub(crate) const RECOVERY: &str = "recovery";
+
 /// A fault that has begun.
-#[derive(Clone, Debug)]
-pub(crate) struct OpenFault(Fault);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenFault(u64);
 
 /// One run.
 pub(crate) struct Stage {
@@ -65,6 +70,12 @@ pub(crate) struct Stage {
     /// The nodes that a harm under way holds.
     pub(crate) busy: BTreeSet<usize>,
     pub(crate) options: traffic::Options,
+    /// What the harms that hold make of their ways, in the order in which they began.
+    pub(crate) shapes: Vec<(u64, Vec<Shaped>)>,
+    open_faults: BTreeMap<u64, Fault>,
+    faults_begun: u64,
+    /// The wall clock when the recorder's stood at 0.
+    began: SystemTime,
     stop: CancellationToken,
     clients: JoinSet<()>,
     sampling: Vec<AbortOnDropHandle<()>>,
@@ -89,6 +100,10 @@ impl Stage {
             folder: folder.to_owned(),
             busy: BTreeSet::new(),
             options,
+            shapes: Vec::new(),
+            open_faults: BTreeMap::new(),
+            faults_begun: 0,
+            began: SystemTime::now(),
             stop: CancellationToken::new(),
             clients: JoinSet::new(),
             sampling: Vec::new(),
@@ -170,6 +185,36 @@ impl Stage {
         true
     }
 
+    /// Makes of some ways what a harm wants, along with what others that hold want; returns under which number.
+    pub(crate) fn hold_ways(&mut self, shaped: Vec<Shaped>) -> u64 {
+        let number = self.shapes.last().map_or(0, |(number, _)| number + 1);
+        let ways: Vec<_> = shaped.iter().map(|(way, _)| *way).collect();
+        self.shapes.push((number, shaped));
+        self.shape_ways(&ways);
+        number
+    }
+
+    /// A harm no longer wants anything of its ways.
+    pub(crate) fn free_ways(&mut self, number: u64) {
+        if let Some(at) = self.shapes.iter().position(|(held, _)| *held == number) {
+            let (_, shaped) = self.shapes.remove(at);
+            let ways: Vec<_> = shaped.into_iter().map(|(way, _)| way).collect();
+            self.shape_ways(&ways);
+        }
+    }
+
+    fn shape_ways(&self, ways: &[(End, End)]) {
+        for way in ways {
+            let held = self.shapes.iter().flat_map(|(_, shaped)| shaped);
+            let wanted = held.filter(|(shaped, _)| shaped == way).map(|(_, flow)| flow);
+            let wanted = wanted.fold(Flow::default(), Flow::and);
+            self.cluster
+                .network
+                .ways()
+                .change(*way, |present| present.become_like(&wanted));
+        }
+    }
+
     /// Notes that a fault has begun, after it was done.
     pub(crate) fn fault(
         &mut self,
@@ -200,13 +245,39 @@ impl Stage {
             if hit_leader { " (the leader hit)" } else { "" },
             if fault.majority_left { "" } else { " (no majority left)" },
         ));
-        OpenFault(fault)
+        self.faults_begun += 1;
+        self.open_faults.insert(self.faults_begun, fault);
+        OpenFault(self.faults_begun)
     }
 
     /// Notes that it is over.
     pub(crate) fn fault_over(&mut self, fault: OpenFault) {
-        let until = Some(self.recorder.now());
-        self.recorder.record(Event::Fault(Fault { until, ..fault.0 }));
+        if let Some(fault) = self.open_faults.remove(&fault.0) {
+            let until = Some(self.recorder.now());
+            self.recorder.record(Event::Fault(Fault { until, ..fault }));
+        }
+        self.look_for_majority();
+    }
+
+    /// Notes when a majority is back while faults go on: from then on they are a recovery.
+    pub(crate) fn look_for_majority(&mut self) {
+        if !self.cluster.majority_left() {
+            return;
+        }
+        let now = self.recorder.now();
+        for fault in self.open_faults.values_mut().filter(|fault| !fault.majority_left) {
+            let recovery = Fault {
+                kind: RECOVERY.to_owned(),
+                majority_left: true,
+                from: now,
+                ..fault.clone()
+            };
+            let lost = std::mem::replace(fault, recovery);
+            self.recorder.record(Event::Fault(Fault {
+                until: Some(now),
+                ..lost
+            }));
+        }
     }
 
     fn sample(&self, node: usize) -> AbortOnDropHandle<()> {
@@ -246,7 +317,7 @@ impl Stage {
         let sent = self.recorder.now();
         let asked = GrantLeaseRequest {
             lease_id: MOVER,
-            ttl: prost_types::Duration::try_from(MOVER_TTL).ok(),
+            ttl: prost_types::Duration::try_from(Duration::from_millis(MOVER_TTL_MS)).ok(),
         };
         let answer = match client.grant_lease(asked).await {
             Ok(granted) => {
@@ -256,7 +327,7 @@ impl Stage {
                     term: header.term,
                     reply: Reply::Lease {
                         lease: MOVER,
-                        ttl_ms: MOVER_TTL.as_millis() as u64,
+                        ttl_ms: MOVER_TTL_MS,
                     },
                 }
             }
@@ -273,7 +344,7 @@ impl Stage {
             ended: self.recorder.now(),
             request: Request::Grant {
                 lease: MOVER,
-                ttl_ms: MOVER_TTL.as_millis() as u64,
+                ttl_ms: MOVER_TTL_MS,
             },
             answer,
         }));
@@ -303,6 +374,7 @@ impl Stage {
         self.sampling.clear();
         for server in &self.cluster.servers {
             let log = server.log_since(0);
+            self.note_snapshots(&server.name, &log);
             if let Some(panicked) = log.lines().find(|line| line.contains("panicked at")) {
                 self.findings
                     .violation("no-panic", format!("{}: {panicked}", server.name));
@@ -310,6 +382,29 @@ impl Stage {
         }
         let history = self.recorder.clone().finish()?;
         Ok((history, self.findings))
+    }
+
+    /// Notes the snapshots that a node says it installed.
+    fn note_snapshots(&self, node: &str, log: &str) {
+        for line in log.lines().filter(|line| line.contains("snapshot installed")) {
+            let at = line
+                .split_whitespace()
+                .next()
+                .and_then(|at| humantime::parse_rfc3339(at).ok());
+            let since = at.and_then(|at| at.duration_since(self.began).ok()).unwrap_or_default();
+            let at = u64::try_from(since.as_nanos())
+                .unwrap_or(u64::MAX)
+                .min(self.recorder.now());
+            self.recorder.record(Event::Fault(Fault {
+                kind: "snapshot_installed".to_owned(),
+                nodes: vec![node.to_owned()],
+                hit_leader: false,
+                majority_left: true,
+                from: at,
+                until: Some(at),
+                details: String::new(),
+            }));
+        }
     }
 
     /// Final reads, hashes and logs.

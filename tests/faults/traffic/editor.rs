@@ -20,7 +20,13 @@ pub(super) async fn run(mut session: Session) {
             Some(key) if session.rng.random_bool(0.6) => key.clone(),
             _ => shared,
         };
-        edit(&mut session, key).await;
+        if session.rng.random_bool(0.1) {
+            // Unread, and perhaps not there.
+            let mut update = session.update(&key, 0, None);
+            session.attempt(&mut update).await;
+        } else {
+            edit(&mut session, key).await;
+        }
         session.think().await;
     }
 }

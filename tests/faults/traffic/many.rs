@@ -23,6 +23,9 @@ const REQUESTS_MAX: usize = 32;
 /// How long the stream may take to open, and be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
 
+/// The pause before the next stream.
+const PAUSE: std::ops::Range<Duration> = Duration::from_millis(20)..Duration::from_millis(300);
+
 /// One watch of the stream.
 struct One {
     wanted: Wanted,
@@ -37,13 +40,10 @@ pub(super) async fn run(mut session: Session) {
         while i64::try_from(left.len()).unwrap_or(i64::MAX) < session.rng.random_range(WATCHES) {
             left.push(Wanted::by_chance(&mut session));
         }
-        if session.cluster_id.is_empty() {
-            // A position needs its cluster's id; the first stream tells it.
-            left.iter_mut().for_each(|wanted| wanted.start = Start::Snapshot);
-        }
         left = one_stream(&mut session, left).await;
         session.hop();
-        session.think().await;
+        let pause = session.rng.random_range(PAUSE);
+        session.rest(pause).await;
     }
 }
 

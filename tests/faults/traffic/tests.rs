@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Kind, Options, Target, final_reads, node_status, run_client, tcp};
 use crate::{
-    history::{Answer, Call, History, RenewOutcome, Reply, Request, Run, Start},
+    check::{CheckOptions, check},
+    history::{Answer, Call, Event, History, RenewOutcome, Reply, Request, Run, Start},
+    processes::witness,
     recorder::Recorder,
 };
 
@@ -154,7 +156,23 @@ async fn run(cluster: &mut Cluster, seed: u64) -> History {
         ended.unwrap();
     }
     assert_eq!(final_reads(target, options, recorder.clone()).await, [""; 0]);
+    record_logs(cluster, &recorder).await;
     recorder.finish().unwrap()
+}
+
+/// Ends the nodes and records what each committed, so that the history can be checked.
+async fn record_logs(cluster: &mut Cluster, recorder: &Recorder) {
+    let target = cluster.target();
+    let status = node_status(&target, 0, Duration::from_secs(5)).await.unwrap();
+    let through = status.applied_index.unsigned_abs();
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    for (name, _) in &target.nodes {
+        for record in witness::committed(name, &cluster.folder.path().join(name), 0, through).unwrap() {
+            recorder.record(Event::Log(record));
+        }
+    }
 }
 
 /// What occurred, by name, and how often.
@@ -334,6 +352,14 @@ async fn every_checker_is_given_something_to_check() {
         !history.held.is_empty(),
         "the library never said that an instance is held"
     );
+    let options = CheckOptions {
+        // What one kill on a busy machine costs in a few seconds is no measure.
+        success_min: None,
+        ..CheckOptions::default()
+    };
+    let report = check(&history, &options);
+    println!("{report}");
+    assert!(report.is_clean(), "seed {seed}: {:?}", report.rejected_by());
     let slowest = history
         .calls
         .iter()

@@ -95,6 +95,9 @@ pub(super) async fn run(mut session: Session) {
     let slow = session.number.is_multiple_of(3);
     let mut old: Vec<i64> = Vec::new();
     let mut wanted = first(&mut session, &old).await;
+    if slow {
+        wanted.start = Start::Now;
+    }
     while session.goes_on() {
         let position = one_stream(&mut session, &wanted, slow).await;
         if let Some(position) = position {

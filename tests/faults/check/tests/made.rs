@@ -97,7 +97,7 @@ pub(super) fn made(seed: u64, turns: usize) -> History {
         lives: BTreeMap::new(),
         leases: Vec::new(),
     };
-    made.log(Payload::Membership);
+    made.log(&Payload::Membership);
     for _ in 0..turns {
         made.turn();
     }
@@ -126,7 +126,7 @@ impl Made {
             84..99 => self.step(),
             _ => {
                 self.term += 1;
-                self.log(Payload::Blank);
+                self.log(&Payload::Blank);
             }
         }
         if self.now >= self.stamped + STAMP_EVERY {
@@ -152,7 +152,7 @@ impl Made {
     }
 
     /// Appends a record to every node's log.
-    fn log(&mut self, payload: Payload) {
+    fn log(&mut self, payload: &Payload) {
         self.index += 1;
         for node in NODES {
             self.history.logs.push(NodeLog {
@@ -173,7 +173,7 @@ impl Made {
             encoded: None,
         };
         let applied = self.model.apply(&decode_entry(&entry).unwrap());
-        self.log(Payload::Entry(entry));
+        self.log(&Payload::Entry(entry));
         for change in &applied.changes {
             let record = |it: &std::sync::Arc<_>| Shown::of(it).record.clone();
             self.told.push(Told {
@@ -305,7 +305,7 @@ impl Made {
             .records()
             .iter()
             .filter_map(|it| it.lease_id())
-            .map(|id| id.as_i64())
+            .map(roster::model::LeaseId::as_i64)
             .collect();
         let all: Vec<i64> = own.into_iter().chain(self.leases.iter().copied()).collect();
         let leases = (0..2)
@@ -432,10 +432,10 @@ impl Made {
             self.history.watches.push(oldest.stream);
         }
         let (watcher, id) = (self.id(), self.id());
-        self.open(watcher, id, selector, Start::Snapshot);
+        self.open(watcher, id, &selector, Start::Snapshot);
     }
 
-    fn open(&mut self, watcher: u64, id: u64, selector: Selector, start: Start) {
+    fn open(&mut self, watcher: u64, id: u64, selector: &Selector, start: Start) {
         let position = match start {
             Start::After(revision) => revision,
             Start::Snapshot | Start::Now => 0,
@@ -465,7 +465,7 @@ impl Made {
                 .iter()
                 .rposition(|(_, revision, _)| *revision <= position)
                 .unwrap();
-            let had = self.versions[at].2.iter().filter(|it| selects(&selector, &it.key));
+            let had = self.versions[at].2.iter().filter(|it| selects(selector, &it.key));
             watching.view = had.map(|record| (record.key.clone(), record.mod_revision)).collect();
         }
         self.watching.push_back(watching);
@@ -501,7 +501,7 @@ impl Made {
             let start = Start::After(watching.position);
             self.history.watches.push(watching.stream);
             let id = self.id();
-            return self.open(watcher, id, selector, start);
+            return self.open(watcher, id, &selector, start);
         }
         if chance == 1 {
             self.snapshot(&mut watching, Some("LAGGED".into()));

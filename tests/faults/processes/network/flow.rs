@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 const CHUNKS_MAX: usize = 64;
 
 /// Whether bytes pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pass {
     /// They do.
     #[default]
@@ -44,17 +44,36 @@ pub(crate) struct Flow {
     pub(crate) jitter: Duration,
     /// How many pass in a second; `None` = as many as come.
     pub(crate) bytes_per_s: Option<u64>,
+    /// Whether `pass` comes and goes: then nobody can say that nothing passes.
+    pub(crate) flaps: bool,
     /// Counts the times that all present connections were reset.
     pub(crate) resets: u64,
 }
 
 impl Flow {
-    /// Open and quick. Connections that stand stay as they are.
-    pub(crate) fn heal(&mut self) {
+    /// Takes another flow's state, but for the count of resets.
+    pub(crate) fn become_like(&mut self, other: &Self) {
         *self = Self {
             resets: self.resets,
-            ..Self::default()
+            ..other.clone()
         };
+    }
+
+    /// Both at once: the worse of each.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self {
+            pass: self.pass.max(other.pass),
+            delay: self.delay.max(other.delay),
+            jitter: self.jitter.max(other.jitter),
+            bytes_per_s: self.bytes_per_s.into_iter().chain(other.bytes_per_s).min(),
+            flaps: self.flaps || other.flaps,
+            resets: self.resets,
+        }
+    }
+
+    /// Open and quick. Connections that stand stay as they are.
+    pub(crate) fn heal(&mut self) {
+        self.become_like(&Self::default());
     }
 }
 

@@ -101,11 +101,13 @@ impl Ways {
         lock(&self.0.flows).entry((from, to)).or_default().send_modify(change);
     }
 
-    /// Whether bytes pass from one end to the other, however slowly.
+    /// Whether bytes pass from one end to the other, however slowly, or now and then.
     pub(crate) fn passes(&self, from: End, to: End) -> bool {
-        lock(&self.0.flows)
-            .get(&(from, to))
-            .is_none_or(|flow| flow.borrow().pass == Pass::Open)
+        let passes = |flow: &watch::Sender<Flow>| {
+            let flow = flow.borrow();
+            flow.pass == Pass::Open || flow.flaps
+        };
+        lock(&self.0.flows).get(&(from, to)).is_none_or(passes)
     }
 
     /// All ways are open and quick again.
@@ -126,4 +128,128 @@ impl Drop for Network {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    const CLIENT: End = End::Client(1);
+    const NODE: End = End::Node(0);
+    const SOON: Duration = Duration::from_millis(150);
+
+    /// A proxy in front of a server that sends back what it is sent, and a connection through it.
+    struct Echo {
+        network: Network,
+        address: SocketAddr,
+        stream: TcpStream,
+    }
+
+    impl Echo {
+        async fn new() -> Self {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let onward = server.local_addr().unwrap();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = server.accept().await {
+                    tokio::spawn(async move {
+                        let (mut from, mut to) = stream.split();
+                        let _ended = tokio::io::copy(&mut from, &mut to).await;
+                    });
+                }
+            });
+            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = free.local_addr().unwrap();
+            drop(free);
+            let mut network = Network::new();
+            network.add(Some(CLIENT), 0, address, onward).await.unwrap();
+            let stream = TcpStream::connect(address).await.unwrap();
+            let mut echo = Self {
+                network,
+                address,
+                stream,
+            };
+            assert_eq!(echo.ask(1).await, Some(1));
+            echo
+        }
+
+        async fn ask(&mut self, byte: u8) -> Option<u8> {
+            self.stream.write_all(&[byte]).await.ok()?;
+            self.hear().await
+        }
+
+        /// What comes soon; `None` for silence or a closed connection.
+        async fn hear(&mut self) -> Option<u8> {
+            timeout(SOON, self.stream.read_u8()).await.ok()?.ok()
+        }
+
+        fn set(&self, way: (End, End), pass: Pass) {
+            self.network.ways().change(way, |flow| flow.pass = pass);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_pulled_cable_held_up_arrives_when_it_is_put_back() {
+        let mut echo = Echo::new().await;
+        for way in [(CLIENT, NODE), (NODE, CLIENT)] {
+            echo.set(way, Pass::Held);
+            assert!(!echo.network.ways().passes(way.0, way.1));
+            assert_eq!(echo.ask(2).await, None);
+            echo.network.ways().heal();
+            assert_eq!(echo.hear().await, Some(2));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_connection_that_lost_bytes_never_goes_on() {
+        let mut echo = Echo::new().await;
+        echo.set((NODE, CLIENT), Pass::Swallowed);
+        assert_eq!(echo.ask(2).await, None);
+        echo.set((NODE, CLIENT), Pass::Open);
+        assert!(timeout(SOON, echo.stream.read_u8()).await.unwrap().is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cut_ends_connections_and_refuses_new_ones() {
+        let mut echo = Echo::new().await;
+        echo.set((CLIENT, NODE), Pass::Cut);
+        assert!(timeout(SOON, echo.stream.read_u8()).await.unwrap().is_err());
+        echo.stream = TcpStream::connect(echo.address).await.unwrap();
+        assert_eq!(echo.ask(3).await, None);
+        echo.network.ways().heal();
+        echo.stream = TcpStream::connect(echo.address).await.unwrap();
+        assert_eq!(echo.ask(4).await, Some(4));
+        echo.network.ways().change((CLIENT, NODE), |flow| flow.resets += 1);
+        assert!(timeout(SOON, echo.stream.read_u8()).await.unwrap().is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn delays_and_narrow_ways_take_their_time() {
+        let mut echo = Echo::new().await;
+        let delay = Duration::from_millis(40);
+        for way in [(CLIENT, NODE), (NODE, CLIENT)] {
+            echo.network.ways().change(way, |flow| flow.delay = delay);
+        }
+        let began = Instant::now();
+        assert_eq!(echo.ask(5).await, Some(5));
+        assert!(began.elapsed() >= 2 * delay);
+
+        echo.network.ways().heal();
+        echo.network
+            .ways()
+            .change((CLIENT, NODE), |flow| flow.bytes_per_s = Some(1_000));
+        let began = Instant::now();
+        echo.stream.write_all(&[6; 200]).await.unwrap();
+        let mut all = [0; 200];
+        echo.stream.read_exact(&mut all).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(150), "{:?}", began.elapsed());
+        assert_eq!(all, [6; 200]);
+    }
 }

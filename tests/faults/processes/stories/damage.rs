@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BREATH, followers, kill, restore, saw, start_and_see};
+use super::{BREATH, copy, followers, kill, restore, saw, start_and_see};
 use crate::processes::stage::Stage;
 
 /// RocksDB's log: blocks of 32 KiB, records with a header of checksum (4), length (2), type (1).
@@ -43,16 +43,20 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
             stage.cluster.stop(node);
             stage.fault("flipped_byte", &[node], false, from, "flipped_byte".to_owned())
         };
-        for (file, must) in files(&data)? {
-            let Some(place) = place_in(&file)? else { continue };
+        // A start changes files: each flip is done to the data as they were.
+        let kept = data.with_extension("kept");
+        fs::rename(&data, &kept)?;
+        for (file, must) in files(&kept)? {
+            copy(&kept, &data)?;
+            let file = data.join(file);
+            let place = fs::metadata(&file)?.len() / 2;
             flip(&file, place)?;
             let ended = start_and_see(stage, node, &data).await?;
             check(stage, node, (&file, place), must, ended.as_deref());
             stage.cluster.kill(&[node]);
-            if file.exists() {
-                flip(&file, place)?;
-            }
+            fs::remove_dir_all(&data)?;
         }
+        fs::rename(&kept, &data)?;
         restore(stage, &[node], fault).await?;
         stage.wait(BREATH).await;
     }
@@ -100,7 +104,7 @@ fn check(stage: &mut Stage, node: usize, (file, place): (&Path, u64), must: Must
     }
 }
 
-/// Every kind of file of a data directory, one of each.
+/// Every kind of file of a data directory, one of each, relative to it; empty ones left out.
 fn files(data: &Path) -> io::Result<Vec<(PathBuf, Must)>> {
     let mut found = vec![
         (data.join("identity"), Must::Refuse),
@@ -110,11 +114,8 @@ fn files(data: &Path) -> io::Result<Vec<(PathBuf, Must)>> {
     let mut kinds = Vec::new();
     for entry in fs::read_dir(data.join("log"))? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let (kind, must) = match name.as_str() {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let (kind, must) = match name.unwrap_or_default().as_str() {
             "CURRENT" => ("CURRENT", Must::Refuse),
             name if name.starts_with("MANIFEST") => ("MANIFEST", Must::Refuse),
             name if name.ends_with(".sst") => ("sst", Must::Refuse),
@@ -128,15 +129,13 @@ fn files(data: &Path) -> io::Result<Vec<(PathBuf, Must)>> {
         }
     }
     if let Ok(snapshots) = fs::read_dir(data.join("snapshots")) {
-        found.extend(
-            snapshots
-                .flatten()
-                .map(|entry| entry.path())
-                .max()
-                .map(|newest| (newest, Must::Refuse)),
-        );
+        let newest = snapshots.flatten().map(|entry| entry.path()).max();
+        found.extend(newest.map(|newest| (newest, Must::Refuse)));
     }
-    Ok(found)
+    let holds_something = |file: &Path| fs::metadata(file).is_ok_and(|found| found.len() > 0);
+    found.retain(|(file, _)| holds_something(file));
+    let relative = |(file, must): (PathBuf, Must)| Some((file.strip_prefix(data).ok()?.to_owned(), must));
+    Ok(found.into_iter().filter_map(relative).collect())
 }
 
 /// The newest write-ahead log.
@@ -149,12 +148,6 @@ fn newest_log(data: &Path) -> io::Result<PathBuf> {
     logs.sort();
     logs.pop()
         .ok_or_else(|| io::Error::other(format!("no log below {}", data.display())))
-}
-
-/// A byte in the middle; of an empty file, none.
-fn place_in(file: &Path) -> io::Result<Option<u64>> {
-    let length = fs::metadata(file)?.len();
-    Ok((length > 0).then_some(length / 2))
 }
 
 fn flip(path: &Path, place: u64) -> io::Result<()> {

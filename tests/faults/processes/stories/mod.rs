@@ -40,6 +40,7 @@ async fn restore(stage: &mut Stage, nodes: &[usize], fault: OpenFault) -> io::Re
         stage.cluster.kill(&[node]);
         stage.cluster.start(node)?;
     }
+    stage.look_for_majority();
     if let Err(why) = stage.cluster.wait_ready(nodes, Duration::from_secs(60)).await {
         stage.findings.violation("node-comes-back", why);
     }

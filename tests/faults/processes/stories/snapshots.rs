@@ -12,10 +12,10 @@ use super::{BREATH, followers, kill, restore, saw};
 use crate::processes::stage::Stage;
 
 /// A follower is away until the leader has so many records more; more than it keeps.
-const AWAY_RECORDS: i64 = 2_500;
+const AWAY_RECORDS: i64 = 1_000;
 const AWAY_MAX: Duration = Duration::from_secs(40);
 /// The witness is read so often.
-const ARCHIVE_EVERY: Duration = Duration::from_millis(1_500);
+const ARCHIVE_EVERY: Duration = Duration::from_millis(700);
 
 /// Three followers in turn stay away; the receiver, then the sender, is killed in the middle.
 pub(crate) async fn snapshots(stage: &mut Stage) -> io::Result<()> {

@@ -16,15 +16,18 @@ use crate::{
 
 /// How many.
 const LEASES: i64 = 100_000;
-const TTL: Duration = Duration::from_secs(12);
+const TTL_MS: u64 = 12_000;
+const TTL: Duration = Duration::from_millis(TTL_MS);
 /// Their ids; callers' own begin at 2^62.
 const FIRST: i64 = (1 << 62) + 2_000_000_000;
 /// Grants under way at one time.
 const AT_ONCE: usize = 256;
 /// Ids in one renewal.
 const RENEWED_AT_ONCE: usize = 10_000;
-/// Renewed so often while others are still granted.
-const RENEW_EVERY: usize = 20_000;
+/// Granted before the clock is looked at again.
+const BATCH: usize = 1_000;
+/// No more are granted after this.
+const GRANT_MAX: Duration = Duration::from_secs(60);
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// What is promised: a second, and then 20,000 a second; and as much again for a loaded machine.
 const GONE_WITHIN: Duration = Duration::from_secs(1 + 5 + 10);
@@ -34,20 +37,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(1 + 5 + 10);
 pub(crate) async fn expiry_storm(stage: &mut Stage) -> io::Result<()> {
     let leader = stage.cluster.wait_leader(Duration::from_secs(20)).await.unwrap_or(0);
     let client = LeasesClient::new(stage.cluster.channel(leader));
-    let ids: Vec<i64> = (FIRST..FIRST + LEASES).collect();
-    let began = Instant::now();
-    for (at, chunk) in ids.chunks(RENEW_EVERY).enumerate() {
-        let recorder = stage.recorder.clone();
-        let grants = chunk.iter().map(|&id| grant(client.clone(), recorder.clone(), id));
-        stream::iter(grants).buffer_unordered(AT_ONCE).collect::<()>().await;
-        // Those that were granted first must not end before the last are granted.
-        renew(&client, &stage.recorder, &ids[..(at + 1) * RENEW_EVERY]).await;
-        stage.wait(Duration::ZERO).await;
-    }
-    saw(&format!(
-        "{LEASES} leases granted in {:.1} s",
-        began.elapsed().as_secs_f64()
-    ));
+    let ids = grant_all(stage, &client).await;
     let from = stage.recorder.now();
     renew(&client, &stage.recorder, &ids).await;
     let renewed = Instant::now();
@@ -76,8 +66,36 @@ pub(crate) async fn expiry_storm(stage: &mut Stage) -> io::Result<()> {
     Ok(())
 }
 
+/// Grants as many as come about in a minute; none of them ends meanwhile.
+async fn grant_all(stage: &mut Stage, client: &LeasesClient<Channel>) -> Vec<i64> {
+    let (began, mut renewed) = (Instant::now(), Instant::now());
+    let mut ids = Vec::new();
+    for first in (FIRST..FIRST + LEASES).step_by(BATCH) {
+        if began.elapsed() > GRANT_MAX {
+            // A slow machine makes a smaller storm.
+            break;
+        }
+        let batch = (first..FIRST + LEASES).take(BATCH);
+        let recorder = stage.recorder.clone();
+        let grants = batch.clone().map(|id| grant(client.clone(), recorder.clone(), id));
+        stream::iter(grants).buffer_unordered(AT_ONCE).collect::<()>().await;
+        ids.extend(batch);
+        if renewed.elapsed() > TTL / 3 {
+            renew(client, &stage.recorder, &ids).await;
+            renewed = Instant::now();
+        }
+        stage.wait(Duration::ZERO).await;
+    }
+    saw(&format!(
+        "{} leases granted in {:.1} s",
+        ids.len(),
+        began.elapsed().as_secs_f64()
+    ));
+    ids
+}
+
 async fn grant(mut client: LeasesClient<Channel>, recorder: Recorder, lease: i64) {
-    let ttl_ms = TTL.as_millis() as u64;
+    let ttl_ms = TTL_MS;
     let request = Request::Grant { lease, ttl_ms };
     let mut asked = tonic::Request::new(GrantLeaseRequest {
         lease_id: lease,

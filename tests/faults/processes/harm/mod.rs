@@ -1,12 +1,16 @@
 //! What can be done to a cluster and taken back again. Scenarios name harms in order; random runs overlap them.
 
-use std::{fmt, io, time::Duration};
+mod shape;
+
+use std::{collections::BTreeSet, fmt, io, time::Duration};
 
 use rand::{Rng as _, seq::SliceRandom as _};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use shape::Shaped;
+
 use super::{
-    network::{End, Flow, Pass, Ways},
+    network::{End, Pass, Ways},
     stage::{OpenFault, Stage},
 };
 
@@ -14,6 +18,8 @@ use super::{
 const FLAP_EVERY: Duration = Duration::from_millis(200);
 /// An injected fsync error must have ended the node by then, if anything was written.
 const SYNC_ERROR_MAX: Duration = Duration::from_secs(15);
+/// A node whose disk hung for too long ends as soon as it can.
+const AFTER_THAWING: Duration = Duration::from_millis(1_500);
 /// How long a node that was started again may take to say how it is. It may have a log to replay.
 const BACK_MAX: Duration = Duration::from_secs(20);
 
@@ -154,7 +160,8 @@ impl fmt::Display for Harm {
 pub(crate) struct Held {
     harm: Harm,
     nodes: Vec<usize>,
-    ways: Vec<(End, End)>,
+    /// Where its ways stand in the stage's list.
+    shape: u64,
     fault: OpenFault,
     /// What keeps at it meanwhile.
     _keeps_at_it: Option<AbortOnDropHandle<()>>,
@@ -164,6 +171,18 @@ impl Held {
     /// The nodes that it hit.
     pub(crate) fn nodes(&self) -> &[usize] {
         &self.nodes
+    }
+
+    /// Whether another harm can't hold at the same time: what flaps can't be cut, too.
+    pub(crate) fn excludes(&self, other: Harm) -> bool {
+        let flaps = |harm| matches!(harm, Harm::Flap(_));
+        let parts = |harm| {
+            matches!(
+                harm,
+                Harm::Flap(_) | Harm::Isolate { .. } | Harm::OneWay { .. } | Harm::Bridge | Harm::Ring
+            )
+        };
+        (flaps(self.harm) && parts(other)) || (parts(self.harm) && flaps(other))
     }
 
     /// What was done.
@@ -177,17 +196,19 @@ impl Held {
     /// Something of the machine failed that should not.
     pub(crate) async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Option<Self>> {
         let leader = stage.cluster.leader().await;
-        let nodes = choose(stage, harm.whom(), leader);
+        let nodes = choose(stage, harm, leader);
         if nodes.is_empty() {
             // No leader, or all are held: nothing to harm now.
             return Ok(None);
         }
-        let shaped = shape(stage, harm, &nodes);
+        let ways = shape::ways(stage, harm, &nodes);
         let from = stage.recorder.now();
-        let done = apply(stage, harm, &nodes, &shaped.ways).await;
+        let shape = stage.hold_ways(ways.clone());
+        let done = apply(stage, harm, &nodes, &ways);
         let keeps_at_it = match done {
             Ok(task) => task,
             Err(error) if is_lack(&error) => {
+                stage.free_ways(shape);
                 stage.findings.skip(harm.kind(), &error.to_string());
                 return Ok(None);
             }
@@ -206,7 +227,7 @@ impl Held {
         Ok(Some(Self {
             harm,
             nodes,
-            ways: shaped.ways.into_iter().map(|(way, _)| way).collect(),
+            shape,
             fault,
             _keeps_at_it: keeps_at_it,
         }))
@@ -218,15 +239,14 @@ impl Held {
     /// Something of the machine failed that should not.
     pub(crate) async fn relieve(mut self, stage: &mut Stage) -> io::Result<()> {
         drop(self._keeps_at_it.take());
-        for way in &self.ways {
-            stage.cluster.network.ways().change(*way, Flow::heal);
-        }
+        stage.free_ways(self.shape);
         let mut started = Vec::new();
-        for &node in &self.nodes {
+        for &node in self.nodes.iter().filter(|_| self.harm.holds_nodes()) {
             if self.relieve_node(stage, node)? {
                 started.push(node);
             }
         }
+        stage.look_for_majority();
         for node in started {
             if !stage.wait_status(node, BACK_MAX).await {
                 let server = &stage.cluster.servers[node];
@@ -248,10 +268,15 @@ impl Held {
         let server = &mut stage.cluster.servers[node];
         match self.harm {
             Harm::Pause(_) => server.resume(),
-            Harm::Freeze(_) => server.disk.thaw()?,
+            Harm::Freeze(_) => {
+                server.disk.thaw()?;
+                // One that has decided to end could not, while its writes stood still.
+                server.wait_ended(AFTER_THAWING);
+            }
             Harm::SlowSync { .. } => server.untrace(),
             Harm::SyncError(_) => {
-                if server.wait_ended(SYNC_ERROR_MAX).is_none() {
+                // A node that had nothing to sync can't have failed at it.
+                if server.wait_ended(SYNC_ERROR_MAX).is_none() && server.met_injection() {
                     let story = format!("{} goes on after a failed fsync: {}", server.name, server.last_words());
                     stage.findings.violation("fsync-error-ends-the-node", story);
                 }
@@ -283,15 +308,20 @@ fn is_lack(error: &io::Error) -> bool {
     )
 }
 
-fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
+fn choose(stage: &mut Stage, harm: Harm, leader: Option<usize>) -> Vec<usize> {
+    let busy = if harm.holds_nodes() {
+        stage.busy.clone()
+    } else {
+        BTreeSet::new()
+    };
     let mut all = stage.cluster.all();
     let size = all.len();
     all.shuffle(&mut stage.chance);
     // What another harm holds is not harmed twice.
-    all.retain(|node| !stage.busy.contains(node));
+    all.retain(|node| !busy.contains(node));
     let others = |all: &[usize]| -> Vec<usize> { all.iter().copied().filter(|node| Some(*node) != leader).collect() };
-    match whom {
-        Whom::All => (0..size).filter(|node| !stage.busy.contains(node)).collect(),
+    match harm.whom() {
+        Whom::All => (0..size).filter(|node| !busy.contains(node)).collect(),
         Whom::Quorum => all.into_iter().take(size - stage.cluster.quorum() + 1).collect(),
         Whom::Node(node) => vec![node],
         Whom::Leader => leader.into_iter().filter(|leader| all.contains(leader)).collect(),
@@ -304,119 +334,9 @@ fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> Vec<usize> {
     }
 }
 
-/// The ways that a harm is about, and what becomes of them.
-#[derive(Default)]
-struct Shape {
-    ways: Vec<((End, End), Flow)>,
-}
-
-fn shape(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> Shape {
-    let size = stage.cluster.servers.len();
-    let others: Vec<usize> = (0..size).filter(|node| !nodes.contains(node)).collect();
-    let clients = stage.cluster.clients();
-    let mut shape = Shape::default();
-    let blocked = |pass| Flow {
-        pass,
-        ..Flow::default()
-    };
-    let both = |shape: &mut Shape, a: End, b: End, flow: &Flow| {
-        shape.ways.push(((a, b), flow.clone()));
-        shape.ways.push(((b, a), flow.clone()));
-    };
-    match harm {
-        Harm::Isolate { pass, clients: too, .. } => {
-            for &a in nodes {
-                for &b in &others {
-                    both(&mut shape, End::Node(a), End::Node(b), &blocked(pass));
-                }
-                for client in (0..clients).filter(|_| too) {
-                    both(&mut shape, End::Node(a), End::Client(client), &blocked(pass));
-                }
-            }
-        }
-        Harm::OneWay { outward, pass, .. } => {
-            for (&a, &b) in nodes.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                let way = if outward { (a, b) } else { (b, a) };
-                shape.ways.push(((End::Node(way.0), End::Node(way.1)), blocked(pass)));
-            }
-        }
-        Harm::Bridge => {
-            let mut order: Vec<usize> = (0..size).collect();
-            order.shuffle(&mut stage.chance);
-            let half = (size - 1) / 2;
-            for (&a, &b) in order[..half]
-                .iter()
-                .flat_map(|a| order[half..size - 1].iter().map(move |b| (a, b)))
-            {
-                both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
-            }
-        }
-        Harm::Ring => {
-            for a in 0..size {
-                for b in a + 1..size {
-                    let neighbours = b - a == 1 || b - a == size - 1;
-                    // Three nodes in a ring all see each other: one link less then.
-                    if !neighbours || (size == 3 && (a, b) == (0, 1)) {
-                        both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
-                    }
-                }
-            }
-        }
-        Harm::Flap(_) => {
-            for (&a, &b) in nodes.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                both(&mut shape, End::Node(a), End::Node(b), &blocked(Pass::Held));
-            }
-        }
-        Harm::Delay { delay_ms, jitter_ms } => {
-            let flow = Flow {
-                delay: Duration::from_millis(delay_ms),
-                jitter: Duration::from_millis(jitter_ms),
-                ..Flow::default()
-            };
-            for (a, b) in pairs(size) {
-                shape.ways.push(((End::Node(a), End::Node(b)), flow.clone()));
-            }
-        }
-        Harm::Throttle { bytes_per_s, .. } => {
-            let flow = Flow {
-                bytes_per_s: Some(bytes_per_s),
-                ..Flow::default()
-            };
-            for (&a, &b) in nodes.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
-                both(&mut shape, End::Node(a), End::Node(b), &flow);
-            }
-        }
-        Harm::Resets { peers: true, .. } => {
-            for (a, b) in pairs(size) {
-                shape.ways.push(((End::Node(a), End::Node(b)), Flow::default()));
-            }
-        }
-        Harm::Resets { peers: false, .. } => {
-            for (client, node) in (0..clients).flat_map(|client| (0..size).map(move |node| (client, node))) {
-                shape
-                    .ways
-                    .push(((End::Client(client), End::Node(node)), Flow::default()));
-            }
-        }
-        Harm::DeafClients { outward } => {
-            for (client, node) in (0..clients).flat_map(|client| (0..size).map(move |node| (client, node))) {
-                let (client, node) = (End::Client(client), End::Node(node));
-                let way = if outward { (client, node) } else { (node, client) };
-                shape.ways.push((way, blocked(Pass::Swallowed)));
-            }
-        }
-        _ => {}
-    }
-    shape
-}
-
-fn pairs(size: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..size).flat_map(move |a| (0..size).filter(move |b| *b != a).map(move |b| (a, b)))
-}
-
 type KeepsAtIt = Option<AbortOnDropHandle<()>>;
 
-async fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[((End, End), Flow)]) -> io::Result<KeepsAtIt> {
+fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[Shaped]) -> io::Result<KeepsAtIt> {
     let ways = stage.cluster.network.ways().clone();
     match harm {
         Harm::Flap(_) => return Ok(Some(spawn(flap(ways, shaped.to_vec())))),
@@ -425,14 +345,6 @@ async fn apply(stage: &mut Stage, harm: Harm, nodes: &[usize], shaped: &[((End, 
             return Ok(Some(spawn(reset(ways, touched, Duration::from_millis(every_ms)))));
         }
         _ => {}
-    }
-    for (way, wanted) in shaped {
-        ways.change(*way, |flow| {
-            *flow = Flow {
-                resets: flow.resets,
-                ..wanted.clone()
-            };
-        });
     }
     let cluster = &mut stage.cluster;
     match harm {
@@ -500,14 +412,14 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-async fn flap(ways: Ways, shaped: Vec<((End, End), Flow)>) {
+async fn flap(ways: Ways, shaped: Vec<Shaped>) {
     loop {
-        for (way, wanted) in &shaped {
-            ways.change(*way, |flow| flow.pass = wanted.pass);
+        for (way, _) in &shaped {
+            ways.change(*way, |flow| flow.pass = Pass::Held);
         }
         tokio::time::sleep(about(FLAP_EVERY)).await;
         for (way, _) in &shaped {
-            ways.change(*way, Flow::heal);
+            ways.change(*way, |flow| flow.pass = Pass::Open);
         }
         tokio::time::sleep(about(FLAP_EVERY)).await;
     }
