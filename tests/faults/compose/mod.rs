@@ -172,7 +172,9 @@ fn judge(arguments: &Arguments, history: &History, findings: &mut Findings) {
         };
     }
     let report = check(history, &options);
-    say(report.to_string());
+    if report.is_clean() {
+        say(report.to_string());
+    }
     for violation in report.violations {
         findings.violation(violation.checker, violation.story);
     }

@@ -260,6 +260,7 @@ fn target(plan: &Plan, world: &World, host: &str) -> Target {
 fn options(plan: &Plan) -> traffic::Options {
     traffic::Options {
         seed: plan.seed,
+        library_clock: roster::client::Clock::Runtime,
         ..traffic::Options::default()
     }
 }

@@ -109,14 +109,14 @@ pub(crate) async fn rolled_back(stage: &mut Stage) -> io::Result<()> {
             .map(super::super::server::Server::log_bytes)
             .collect();
         let ended = start_and_see(stage, node, &data).await?;
+        // Only one that led knows what others acknowledged: it must be given the time to see it.
+        stage.wait(Duration::from_secs(4)).await;
         if round == 1 {
-            // Its vote, and what it acknowledged, would now make a quorum.
+            // The node's vote, and what it acknowledged, would now make a quorum.
             let (leader, ..) = followers(stage).await;
             let second = kill(stage, "kill", &[leader]).await;
             stage.wait(Duration::from_secs(5)).await;
             restore(stage, &[leader], second).await?;
-        } else {
-            stage.wait(Duration::from_secs(4)).await;
         }
         let noticed = stage
             .cluster
