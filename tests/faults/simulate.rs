@@ -283,7 +283,11 @@ pub fn run(campaign: &Campaign, progress: impl Fn(&Summary) + Sync) -> Summary {
             let report = one(campaign, seed).unwrap_or_else(|error| failed(seed, "process", &error.to_string()));
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
             for (checker, story) in &report.violations {
-                println!("{}: {checker}: {}", seed.replay(), story.lines().next().unwrap_or_default());
+                println!(
+                    "{}: {checker}: {}",
+                    seed.replay(),
+                    story.lines().next().unwrap_or_default()
+                );
             }
             summary.add(seed, report);
             progress(&summary);

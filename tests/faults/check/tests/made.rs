@@ -23,6 +23,8 @@ const KEYS: [&str; 6] = [
     "default/web/3",
     "default/web-2/1",
 ];
+/// Watches open at once.
+const WATCHES_MAX: usize = 8;
 const MS: u64 = 1_000_000;
 /// A stamp is due so often when nothing else happens.
 const STAMP_EVERY: u64 = 200 * MS;
@@ -425,6 +427,10 @@ impl Made {
 
     fn watch(&mut self) {
         let selector = self.selector();
+        if self.watching.len() == WATCHES_MAX {
+            let oldest = self.watching.pop_front().unwrap();
+            self.history.watches.push(oldest.stream);
+        }
         let (watcher, id) = (self.id(), self.id());
         self.open(watcher, id, &selector, Start::Snapshot);
     }
