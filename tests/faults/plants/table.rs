@@ -59,7 +59,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "zombie-not-fenced", breaks: "a zombie overwrites its successor", actions: ALWAYS, harness: simulation(20), caught_by: &["N2", "N3"] },
     Plant { name: "ended-life-not-fenced", breaks: "an ended life comes back", actions: ALWAYS, harness: simulation(40), caught_by: &["N1", "N3"] },
     // Watches.
-    Plant { name: "resume-loses-a-change", breaks: "a change is dropped at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W4"] },
+    Plant { name: "resume-loses-a-change", breaks: "a change is dropped at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W4", "W6"] },
     Plant { name: "resume-repeats-a-revision", breaks: "a change is given twice at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W3", "W12"] },
     Plant { name: "resume-changes-the-order", breaks: "changes are reordered at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W2"] },
     Plant { name: "progress-ahead-of-changes", breaks: "progress runs ahead of its changes", actions: ALWAYS, harness: simulation(20), caught_by: &["W7"] },

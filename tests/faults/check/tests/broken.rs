@@ -6,6 +6,7 @@ use super::made::made;
 use crate::{
     check::{CheckOptions, check},
     history::{Answer, Call, Entry, History, NodeLog, Payload, RenewOutcome, Reply, Request, StepKind},
+    witness::{Witness, WitnessOptions},
 };
 
 const SEEDS: u64 = 60;
@@ -146,6 +147,23 @@ fn histories_that_were_broken_are_rejected() {
             way.name
         );
     }
+}
+
+#[test]
+fn the_naive_model_stops_at_its_limit_and_says_so() {
+    let history = made(1, TURNS);
+    let whole = Witness::of(&history, WitnessOptions::default());
+    let limited = Witness::of(&history, WitnessOptions { naive_looks_max: 1_000 });
+    assert!(whole.notes.is_empty() && limited.notes[0].contains("naive_looks_max"));
+    assert_eq!(whole.events.len(), limited.events.len());
+}
+
+#[test]
+fn a_history_without_a_log_is_rejected() {
+    let mut history = made(1, TURNS);
+    history.logs.clear();
+    let report = check(&history, &options());
+    assert_eq!((report.rejected_by(), report.violated), (vec!["I1"], 1));
 }
 
 /// Run by hand: `cargo test --release --example faults -- --ignored a_large_history`.

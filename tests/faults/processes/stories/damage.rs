@@ -31,7 +31,7 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
     let (_, node, _) = followers(stage).await;
     let data = stage.cluster.servers[node].disk.data();
 
-    let fault = kill(stage, "torn_tail", &[node]).await;
+    let fault = kill(stage, "damage_torn", &[node]).await;
     let log = newest_log(&data)?;
     tear(&log)?;
     restore(stage, &[node], fault).await?;
@@ -42,10 +42,10 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
     for killed in [true, false] {
         let from = stage.recorder.now();
         let fault = if killed {
-            kill(stage, "flipped_byte", &[node]).await
+            kill(stage, "damage_flipped", &[node]).await
         } else {
             stage.cluster.stop(node);
-            stage.fault("flipped_byte", &[node], false, from, "flipped_byte".to_owned())
+            stage.fault("damage_flipped", &[node], false, from, "damage_flipped".to_owned())
         };
         // A start changes files: each flip is done to the data as they were.
         let kept = data.with_extension("kept");
