@@ -72,7 +72,8 @@ mod tests {
                 waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             } else if path != Path::new("src/plant.rs") {
                 let text: String = fs::read_to_string(&path).unwrap().split_whitespace().collect();
-                let names = text.split(&format!("{of}!(\"")).skip(1);
+                let opening = format!("{of}!(\"");
+                let names = text.split(&opening).skip(1);
                 found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
             }
         }

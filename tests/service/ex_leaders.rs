@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use roster::wire::v1::{
-    GrantLeaseRequest, OwnLease, RenewRequest, RenewResponse, RevokeLeaseRequest, leases_client::LeasesClient,
-    register_request::Hold, renew_result::Outcome,
+    GrantLeaseRequest, OwnLease, RenewRequest, RenewResponse, RenewResult, RevokeLeaseRequest,
+    leases_client::LeasesClient, register_request::Hold, renew_result::Outcome,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,7 +40,7 @@ async fn keep_alive(node: &Node) -> (mpsc::Sender<RenewRequest>, Streaming<Renew
 }
 
 fn outcomes(answer: &RenewResponse) -> Vec<Outcome> {
-    answer.results.iter().map(|result| result.outcome()).collect()
+    answer.results.iter().map(RenewResult::outcome).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,8 @@ struct Seen {
     term: Term,
     committed: LogIndex,
     applied: LogIndex,
+    /// Through here its records were compared with the others'.
+    compared: u64,
     led: Term,
 }
 
@@ -67,16 +69,19 @@ impl Lookout {
             if same_life && (status.committed_index < seen.committed || status.applied_index < seen.applied) {
                 return Err(format!("R1: {} went back to {status:?}", machine.name));
             }
-            // What a snapshot covers may have taken the place of records that were never committed.
+            // A snapshot may take the place of records that were never committed. While it is being installed, they are
+            // still there, and called committed; so followers are believed as far as they have applied.
             let covered = status.snapshot_index.map_or(0, |covered| covered.0);
-            let from = if same_life {
-                seen.committed.0.max(covered)
+            let from = if same_life { seen.compared.max(covered) } else { covered };
+            let leads = status.role == Role::Leader;
+            let through = if leads {
+                status.committed_index
             } else {
-                covered
+                status.applied_index
             };
-            self.agree(machine, from + 1, status.committed_index.0)?;
+            self.agree(machine, from + 1, through.0)?;
             let mut led = seen.led;
-            if status.role == Role::Leader {
+            if leads {
                 if led != status.term {
                     led = status.term;
                     self.leaders += 1;
@@ -89,6 +94,7 @@ impl Lookout {
                 term: status.term,
                 committed: status.committed_index,
                 applied: status.applied_index,
+                compared: from.max(through.0),
                 led,
             };
         }

@@ -13,8 +13,9 @@ use crate::{
 pub(super) fn dump(machines: &[Machine], recorder: &Recorder) {
     for machine in machines {
         let Some(running) = machine.running() else { continue };
-        let committed = running.node.raft().status().committed_index;
-        for (index, bytes) in machine.disk.archive(committed.0) {
+        // What is committed and not applied yet may be about to make way for a snapshot.
+        let applied = running.node.raft().status().applied_index;
+        for (index, bytes) in machine.disk.archive(applied.0) {
             let record = match log::decode_record(&bytes) {
                 Ok(record) => record,
                 Err(error) => panic!("{} wrote a record at {index} that can't be read: {error}", machine.name),

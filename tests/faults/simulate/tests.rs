@@ -1,29 +1,21 @@
-//! Seeds that once showed something, and that a seed is one run: each in a process of its own, which is this one again.
+//! Seeds that once showed something, and that a seed is one run: each in a process of its own.
 
-use super::{
-    Arguments, Parser as _, one_seed,
-    simulate::{Campaign, Report, Seed, run},
-};
+use std::path::{Path, PathBuf};
 
-/// The process of one seed: started by the tests below, which say which.
-#[test]
-#[ignore = "it is the process of one seed, which other tests start"]
-fn one_seed_of_the_environment() {
-    let report = one_seed(&Arguments::parse_from(["simulation"])).unwrap();
-    // The harness of tests has begun this line.
-    println!("\n{}", serde_json::to_string(&report).unwrap());
+use super::{Campaign, Report, Seed, run};
+
+/// The process of one seed: cargo builds it beside the tests, as it does every example.
+fn simulation() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let release = own.parent().and_then(Path::parent).unwrap();
+    let path = release.join("examples").join("simulation");
+    assert!(path.exists(), "{} is not built", path.display());
+    path
 }
 
 fn campaign(seeds: Vec<Seed>, seconds: u64) -> Campaign {
-    let before = [
-        "--exact",
-        "tests::one_seed_of_the_environment",
-        "--ignored",
-        "--nocapture",
-    ];
     Campaign {
-        program: std::env::current_exe().unwrap(),
-        before: before.map(str::to_owned).to_vec(),
+        program: simulation(),
         seeds,
         seconds,
         parallel: 2,
