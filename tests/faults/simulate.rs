@@ -84,7 +84,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     };
     println!("{all} seeds from {} on, {} at a time", first.number, campaign.parallel);
     let summary = run(&campaign, |summary| {
-        if summary.seeds % 10 == 0 || !summary.failed.is_empty() || summary.seeds == all {
+        if summary.seeds % 10 == 0 || summary.seeds == all {
             println!("[{}/{all}] {}", summary.seeds, summary.line());
         }
     });
@@ -282,6 +282,13 @@ pub fn run(campaign: &Campaign, progress: impl Fn(&Summary) + Sync) -> Summary {
         {
             let report = one(campaign, seed).unwrap_or_else(|error| failed(seed, "process", &error.to_string()));
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+            for (checker, story) in &report.violations {
+                println!(
+                    "{}: {checker}: {}",
+                    seed.replay(),
+                    story.lines().next().unwrap_or_default()
+                );
+            }
             summary.add(seed, report);
             progress(&summary);
         }
