@@ -48,7 +48,7 @@ impl LeaseClock {
         let countable = now.min(last_quorum_ack.saturating_add(Self::CAP));
         let credit = countable.saturating_sub(self.last).min(Self::CAP);
         // Plant: lease time passes too slowly, so leases end too late.
-        planted!("lease-clock-too-slow", let credit = credit / 2);
+        planted!("lease-clock-too-slow", let credit = credit / 4);
         self.reading = self.reading.after(credit);
         // A `now` from before the last step, which two racing callers can bring about, must not make the time
         // between them count twice.

@@ -56,7 +56,7 @@ impl Client {
         loop {
             let node = nodes.current();
             let limit = attempts.limit(Instant::now());
-            let sent_at = Moment::now();
+            let sent_at = self.now();
             let mut attempt = Request::new(request.clone());
             attempt.set_timeout(limit);
             let answer = match nodes.channel(node) {

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use backon::ExponentialBackoff;
+
 use super::{
     endpoints::{DEFAULT_ENDPOINTS, Endpoint, Endpoints},
+    moment::{Clock, Moment},
     nodes::{Node, Nodes},
-    retry::Patience,
+    retry::{Patience, pauses},
 };
 use crate::transport::Connector;
 
@@ -26,6 +29,10 @@ pub struct Options {
     pub spread: bool,
     /// How connections are opened.
     pub connector: Connector,
+    /// What it measures the life of its leases by.
+    pub clock: Clock,
+    /// What the pauses between attempts are jittered by; `None` = chance. For runs that must be the same each time.
+    pub jitter_seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -37,6 +44,8 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(1),
             spread: true,
             connector: Connector::default(),
+            clock: Clock::default(),
+            jitter_seed: None,
         }
     }
 }
@@ -110,6 +119,17 @@ impl Client {
             timeout: self.options.timeout,
             unavailable: self.options.unavailable_patience,
             unreachable: self.options.unreachable_patience,
+            jitter_seed: self.options.jitter_seed,
         }
+    }
+
+    /// Now, by its clock.
+    pub(super) fn now(&self) -> Moment {
+        self.options.clock.now()
+    }
+
+    /// The pauses between rounds of attempts, the longest as long as this.
+    pub(super) fn pauses(&self, longest: Duration) -> ExponentialBackoff {
+        pauses(longest, self.options.jitter_seed)
     }
 }

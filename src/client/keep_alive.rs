@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Streaming};
 
-use super::{error::Error, handle::Client, moment::Moment, nodes::Node, retry::pauses};
+use super::{error::Error, handle::Client, moment::Moment, nodes::Node};
 use crate::wire::{
     error::{ErrorDetail, Reason},
     span::span_from_proto,
@@ -109,7 +109,7 @@ impl Renewals {
     /// Renews the lease until it can't.
     pub(super) async fn run(&mut self, mut observe: impl FnMut(Observation<'_>)) -> End {
         let longest_pause = PAUSE_MAX.min(self.ttl / 10);
-        let mut rounds = pauses(longest_pause);
+        let mut rounds = self.client.pauses(longest_pause);
         let mut failed = 0_usize;
         let mut due = self.sent_at.after(self.renew_after);
         loop {
@@ -123,14 +123,14 @@ impl Renewals {
             observe(Observation::Hop(&error));
             if self.sent_at > before {
                 failed = 0;
-                rounds = pauses(longest_pause);
+                rounds = self.client.pauses(longest_pause);
             }
             if self.held_until().has_passed() {
                 return End::Overdue;
             }
             self.client.nodes().leave(node);
             failed += 1;
-            due = Moment::now();
+            due = self.client.now();
             if failed.is_multiple_of(self.client.nodes().count()) {
                 due = due.after(rounds.next().unwrap_or(longest_pause));
             }
@@ -144,7 +144,7 @@ impl Renewals {
             if self.held_until().has_passed() {
                 return SessionEnd::Done(End::Overdue);
             }
-            let sent_at = Moment::now();
+            let sent_at = self.client.now();
             self.seq += 1;
             let limit = self.answer_limit().min(self.held_until().remaining());
             let renewal = v1::RenewRequest {
@@ -323,7 +323,8 @@ impl KeepAlive {
     #[must_use]
     pub fn start(client: Client, lease_id: i64, ttl: Duration) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let renewals = Renewals::new(client, lease_id, ttl, Moment::now());
+        let now = client.now();
+        let renewals = Renewals::new(client, lease_id, ttl, now);
         let task = AbortOnDropHandle::new(tokio::spawn(keep_alive(renewals, sender)));
         Self { events, _task: task }
     }
@@ -356,7 +357,7 @@ async fn keep_alive(mut renewals: Renewals, events: mpsc::Sender<KeepAliveEvent>
             End::Overdue => {
                 tell(KeepAliveEvent::Overdue);
                 // A fresh count, so that the asking goes on: the lease may well be there.
-                renewals.sent_at = Moment::now();
+                renewals.sent_at = renewals.client.now();
                 renewals.renew_after = Duration::ZERO;
                 continue;
             }

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    error::Error,
-    handle::Client,
-    retry::{Safety, pauses},
-};
+use super::{error::Error, handle::Client, retry::Safety};
 use crate::wire::v1::{self, leases_client::LeasesClient, renew_result::Outcome};
 
 /// The longest pause between two askings for leases that a node could not confirm.
@@ -88,7 +84,7 @@ impl Client {
     /// As the API's table says. That a lease is not there is a result, not an error.
     pub async fn renew(&self, lease_ids: Vec<i64>) -> Result<v1::RenewResponse, Error> {
         let began = Instant::now();
-        let mut pauses = pauses(PAUSE_MAX);
+        let mut pauses = self.pauses(PAUSE_MAX);
         let mut asked = 0_usize;
         loop {
             let request = v1::RenewRequest {

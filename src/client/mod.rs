@@ -34,7 +34,7 @@ pub use endpoints::{DEFAULT_ENDPOINTS, Endpoint, EndpointError, Endpoints};
 pub use error::{Error, code_name};
 pub use handle::{Client, Options};
 pub use keep_alive::{KeepAlive, KeepAliveEvent};
-pub use moment::Moment;
+pub use moment::{Clock, Moment};
 pub use nodes::Node;
 pub use registration::{Registration, RegistrationState};
 pub use view::View;

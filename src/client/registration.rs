@@ -26,7 +26,6 @@ use super::{
     handle::Client,
     keep_alive::{End, Observation, Renewals, held_until},
     moment::Moment,
-    retry::pauses,
 };
 use crate::wire::{
     error::{Reason, WriteOutcome},
@@ -243,7 +242,7 @@ impl Life {
                 }
             };
             match self.hold(&registered, &closing).await {
-                HeldEnd::Wanted => held = Some(self.held_until().unwrap_or_else(Moment::now)),
+                HeldEnd::Wanted => held = Some(self.held_until().unwrap_or_else(|| self.client.now())),
                 HeldEnd::Again => self.publish(RegistrationState::Registering { problem: None }),
                 HeldEnd::Lost => self.publish(RegistrationState::Lost),
                 HeldEnd::Refused(error) => {
@@ -260,7 +259,7 @@ impl Life {
     /// Registers what is wanted, however long it takes. While an earlier lease is still held, its end is watched.
     async fn register(&mut self, held: Option<Moment>) -> Result<Registered, Error> {
         let longest_pause = PAUSE_MAX.min(self.ttl / 4);
-        let mut pauses = pauses(longest_pause);
+        let mut pauses = self.client.pauses(longest_pause);
         let mut held = held;
         loop {
             let instance = self.wanted.borrow_and_update().clone();

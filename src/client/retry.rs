@@ -46,6 +46,8 @@ pub(super) struct Patience {
     pub(super) unavailable: Duration,
     /// How long while no node can be connected to at all.
     pub(super) unreachable: Duration,
+    /// What its pauses are jittered by; `None` = chance.
+    pub(super) jitter_seed: Option<u64>,
 }
 
 /// What to do after a failed attempt.
@@ -58,13 +60,16 @@ pub(super) enum Next {
 }
 
 /// A backoff between rounds: jittered, growing to a limit, without end.
-pub(super) fn pauses(longest: Duration) -> ExponentialBackoff {
-    ExponentialBuilder::new()
+pub(super) fn pauses(longest: Duration, jitter_seed: Option<u64>) -> ExponentialBackoff {
+    let pauses = ExponentialBuilder::new()
         .with_jitter()
         .with_min_delay(PAUSE_MIN.min(longest))
         .with_max_delay(longest)
-        .without_max_times()
-        .build()
+        .without_max_times();
+    match jitter_seed {
+        Some(seed) => pauses.with_jitter_seed(seed).build(),
+        None => pauses.build(),
+    }
 }
 
 /// The attempts of one call.
@@ -98,7 +103,7 @@ impl Attempts {
             last_unavailable: false,
             unknown: false,
             said: None,
-            pauses: pauses(PAUSE_MAX),
+            pauses: pauses(PAUSE_MAX, patience.jitter_seed),
         }
     }
 
@@ -197,6 +202,7 @@ mod tests {
         timeout: Duration::from_secs(10),
         unavailable: Duration::from_secs(5),
         unreachable: Duration::from_secs(2),
+        jitter_seed: None,
     };
 
     fn refused(reason: Reason, outcome: Option<WriteOutcome>) -> Error {

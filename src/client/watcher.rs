@@ -9,9 +9,7 @@ use std::time::Duration;
 use backon::ExponentialBackoff;
 use tonic::{Code, Request, Streaming};
 
-use super::{
-    endpoints::Endpoint, error::Error, handle::Client, moment::Moment, nodes::Node, retry::pauses, view::View,
-};
+use super::{endpoints::Endpoint, error::Error, handle::Client, moment::Moment, nodes::Node, view::View};
 use crate::wire::{
     span::span_from_proto,
     v1::{self, registry_client::RegistryClient, watch_request::Start, watch_response::Kind},
@@ -88,6 +86,7 @@ impl Watcher {
     /// A watch as the request says; nothing is sent before the first [`Watcher::next`].
     #[must_use]
     pub fn new(client: Client, request: v1::WatchRequest) -> Self {
+        let rounds = client.pauses(PAUSE_MAX);
         Self {
             client,
             request,
@@ -98,7 +97,7 @@ impl Watcher {
             stream: None,
             interrupted: false,
             failed: 0,
-            rounds: pauses(PAUSE_MAX),
+            rounds,
             not_before: None,
         }
     }
@@ -287,11 +286,11 @@ impl Watcher {
         self.failed += 1;
         self.client.nodes().leave(node);
         if self.failed == 1 {
-            self.rounds = pauses(PAUSE_MAX);
+            self.rounds = self.client.pauses(PAUSE_MAX);
         }
         if self.failed.is_multiple_of(self.client.nodes().count()) {
             let pause = self.rounds.next().unwrap_or(PAUSE_MAX);
-            self.not_before = Some(Moment::now().after(pause));
+            self.not_before = Some(self.client.now().after(pause));
         }
         Ok(WatchEvent::Interrupted(error))
     }

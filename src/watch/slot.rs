@@ -73,8 +73,6 @@ impl Slot {
     /// Wakes whoever waits for this watch. The lock is taken after the round is over, so that a watcher that looked
     /// while it went on, and was turned away, has left its waker by now.
     pub(super) fn wake(&self) {
-        // Plant: a watcher sleeps over what is new.
-        planted!("wake-up-lost" => { return; });
         let waker = self.lock().waker.take();
         if let Some(waker) = waker {
             waker.wake();

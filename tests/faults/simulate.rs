@@ -73,7 +73,6 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     };
     let campaign = Campaign {
         program,
-        before: Vec::new(),
         seeds: arguments.seeds(),
         seconds: arguments.seconds,
         parallel: arguments.parallel,
@@ -85,7 +84,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     };
     println!("{all} seeds from {} on, {} at a time", first.number, campaign.parallel);
     let summary = run(&campaign, |summary| {
-        if summary.seeds % 10 == 0 || !summary.failed.is_empty() || summary.seeds == all {
+        if summary.seeds % 10 == 0 || summary.seeds == all {
             println!("[{}/{all}] {}", summary.seeds, summary.line());
         }
     });
@@ -164,10 +163,8 @@ pub struct Seed {
 /// What is to be simulated, and how.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// The program of one seed, with what comes before its own arguments.
+    /// The program of one seed.
     pub program: PathBuf,
-    /// These come first.
-    pub before: Vec<String>,
     /// In this order.
     pub seeds: Vec<Seed>,
     /// The length of the phase with faults, in simulated seconds.
@@ -285,6 +282,13 @@ pub fn run(campaign: &Campaign, progress: impl Fn(&Summary) + Sync) -> Summary {
         {
             let report = one(campaign, seed).unwrap_or_else(|error| failed(seed, "process", &error.to_string()));
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+            for (checker, story) in &report.violations {
+                println!(
+                    "{}: {checker}: {}",
+                    seed.replay(),
+                    story.lines().next().unwrap_or_default()
+                );
+            }
             summary.add(seed, report);
             progress(&summary);
         }
@@ -303,11 +307,11 @@ fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
     let (out, errors) = (folder.path().join("out"), folder.path().join("errors"));
     let history = folder.path().join("history.jsonl");
     let mut process = Command::new(&campaign.program)
-        .args(&campaign.before)
-        .env("SIMULATION_SEED", seed.number.to_string())
-        .env("SIMULATION_NODES", seed.nodes.to_string())
-        .env("SIMULATION_SECONDS", campaign.seconds.to_string())
-        .env("SIMULATION_HISTORY", &history)
+        .args(["--seed", &seed.number.to_string()])
+        .args(["--nodes", &seed.nodes.to_string()])
+        .args(["--seconds", &campaign.seconds.to_string()])
+        .arg("--history")
+        .arg(&history)
         .stdin(Stdio::null())
         .stdout(fs::File::create(&out)?)
         .stderr(fs::File::create(&errors)?)
@@ -375,3 +379,6 @@ fn failed(seed: Seed, checker: &str, story: &str) -> Report {
         ..Report::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

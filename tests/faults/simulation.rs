@@ -3,7 +3,6 @@
 //! Linking this binary overrides `getrandom` and `clock_gettime` for all of it, so that hash maps, random numbers and
 //! clocks come from the seed. That is why it is a binary of its own; `faults simulate` starts it, once for each seed.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops at the first surprise"))]
 #![allow(clippy::print_stdout, reason = "its result is a line of JSON on the standard output")]
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
@@ -31,22 +30,22 @@ use rand_of_mad_turmoil::{SeedableRng as _, rngs::StdRng};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Everything comes from it.
-    #[arg(long, env = "SIMULATION_SEED")]
+    #[arg(long)]
     seed: u64,
     /// How many nodes.
-    #[arg(long, env = "SIMULATION_NODES", default_value_t = 3)]
+    #[arg(long, default_value_t = 3)]
     nodes: usize,
     /// How many clients.
-    #[arg(long, env = "SIMULATION_CLIENTS", default_value_t = 9)]
+    #[arg(long, default_value_t = 9)]
     clients: usize,
     /// The length of the phase with faults, in simulated seconds.
-    #[arg(long, env = "SIMULATION_SECONDS", default_value_t = 12)]
+    #[arg(long, default_value_t = 12)]
     seconds: u64,
     /// Write the history to this file.
-    #[arg(long, env = "SIMULATION_HISTORY")]
+    #[arg(long)]
     history: Option<PathBuf>,
     /// Write every event of the trace to this file.
-    #[arg(long, env = "SIMULATION_TRACE")]
+    #[arg(long)]
     trace: Option<PathBuf>,
 }
 
@@ -95,7 +94,3 @@ fn one_seed(arguments: &Arguments) -> Result<simulate::Report, String> {
     }
     Ok(report)
 }
-
-#[cfg(test)]
-#[path = "simulation/tests.rs"]
-mod tests;

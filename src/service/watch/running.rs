@@ -200,6 +200,8 @@ impl Running {
     /// Joins the steps that wait already to one, each revision whole and in order, as long as no instance changes twice
     /// in it: when thousands of leases end at once, a message for each revision costs more than what it says.
     fn join_waiting(&mut self, mut changes: Vec<WatchChange>, mut revision: Revision) -> (Vec<WatchChange>, Revision) {
+        // What was taken apart must not be joined again.
+        planted!("revision-in-parts" => { return (changes, revision); });
         let mut keys: BTreeSet<InstanceKey> = BTreeSet::new();
         // A catching-up is sent alone: to ask for more would say that it was sent.
         while changes.len() < JOINED_MAX && !self.watch.is_catching_up() {

@@ -65,6 +65,11 @@ struct Case<'a> {
 pub fn check(history: &History, options: &CheckOptions) -> Report {
     let mut findings = Findings::new(history);
     let witness = Witness::of(history, WitnessOptions::default());
+    if witness.log_records == 0 {
+        let story = Story::new("the history has no node's log: there is nothing that it could be checked against");
+        findings.violate("I1", story);
+        return findings.report(Coverage::default());
+    }
     findings.looked("I1", witness.log_records);
     for flaw in &witness.flaws {
         findings.violate(flaw.checker, Story::new(flaw.story.clone()));

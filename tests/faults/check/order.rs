@@ -345,25 +345,20 @@ impl Sweep<'_, '_, '_> {
 
     /// Where the log has all of these renewals with these results, in one record that ends at this revision.
     fn renewed_at(&self, revision: i64, results: &[&Renewed]) -> Vec<Position> {
-        let Some(lease) = self.witness.leases.get(results[0].lease) else {
-            // Renewals of a lease that never was leave no trace of their own.
-            return self.never_was(revision, results);
-        };
+        let leases = &self.witness.leases;
+        let id = results[0].lease;
         let before = |place: Position| self.witness.event(place).record_revision < revision;
-        let renewals = &lease.renewals[lease.renewals.partition_point(|(place, _)| before(*place))..];
-        let too_late = &lease.too_late[lease.too_late.partition_point(|place| before(*place))..];
+        let renewals = leases.get(id).map_or(&[][..], |lease| lease.renewals.as_slice());
+        let renewals = &renewals[renewals.partition_point(|(place, _)| before(*place))..];
+        let refusals = leases.refusals(id);
+        let refusals = &refusals[refusals.partition_point(|place| before(*place))..];
         let there = |place: &Position| self.witness.event(*place).record_revision == revision;
         let renewals = renewals.iter().map(|(place, _)| *place).take_while(there);
-        let places = renewals.chain(too_late.iter().copied().take_while(there));
-        places.filter(|place| self.holds(*place, revision, results)).collect()
-    }
-
-    fn never_was(&self, revision: i64, results: &[&Renewed]) -> Vec<Position> {
-        let events = self.witness.events.iter().enumerate();
-        events
-            .map(|(at, _)| at + 1)
-            .filter(|place| self.holds(*place, revision, results))
-            .collect()
+        let places = renewals.chain(refusals.iter().copied().take_while(there));
+        let mut places: Vec<Position> = places.filter(|place| self.holds(*place, revision, results)).collect();
+        // A lease of a caller's own id may be refused, granted, and end, all at one revision.
+        places.sort_unstable();
+        places
     }
 
     fn holds(&self, place: Position, revision: i64, results: &[&Renewed]) -> bool {

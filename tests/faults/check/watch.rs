@@ -156,7 +156,6 @@ impl<'c, 'a> Follow<'c, 'a> {
             self.violate(checker, step, problem, findings);
         }
         self.position = Some(step.revision);
-        self.owed.clear();
         self.view = step
             .changes
             .iter()

@@ -99,8 +99,11 @@ impl Harm {
             }
             Self::DownUp => {
                 let all = stage.cluster.all();
-                let fault = stage.begins("restart_all", &all, leader, "docker-compose down, up".to_owned());
+                let mut fault = stage.begins("restart_all", &all, leader, "docker-compose down, up".to_owned());
                 stage.cluster.docker(|docker| docker.down(false)).await?;
+                let whole = stage.reaches_all(&mut fault);
+                sleep(holds).await;
+                stage.over(whole);
                 all.iter().for_each(|&node| stage.cluster.starts(node));
                 stage.cluster.docker(Project::up).await?;
                 stage.over(fault);
@@ -129,14 +132,15 @@ fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> usize {
 
 async fn pause_all(stage: &mut Stage, leader: Option<usize>, holds: Duration) -> io::Result<()> {
     let all = stage.cluster.all();
-    let fault = stage.begins("pause", &all, leader, "docker pause of all".to_owned());
-    for paused in [true, false] {
-        for &node in &all {
-            stage.cluster.docker(move |docker| docker.pause(node, paused)).await?;
-        }
-        if paused {
-            sleep(holds).await;
-        }
+    let mut fault = stage.begins("pause", &all, leader, "docker pause of all".to_owned());
+    for &node in &all {
+        stage.cluster.docker(move |docker| docker.pause(node, true)).await?;
+    }
+    let whole = stage.reaches_all(&mut fault);
+    sleep(holds).await;
+    stage.over(whole);
+    for &node in &all {
+        stage.cluster.docker(move |docker| docker.pause(node, false)).await?;
     }
     stage.over(fault);
     Ok(())

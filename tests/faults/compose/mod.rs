@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     check::{CheckOptions, Demands, check},
     history::{Answer, History, Run},
-    processes::{findings::Findings, gaps::Gaps, say},
+    processes::{enter, findings::Findings, gaps::Gaps, say},
 };
 use cluster::Cluster;
 use docker::Project;
@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     /// Where the history is written, and data directories are copied to
     #[arg(long, env = "ROSTER_FAULTS_DIR", default_value = "/var/tmp/roster-faults")]
     dir: PathBuf,
+    /// Append a line to docs/faults-ledger.md
+    #[arg(long)]
+    ledger: bool,
     /// Keep the history of a run without a violation, too
     #[arg(long)]
     keep: bool,
@@ -113,6 +116,9 @@ async fn whole(arguments: &Arguments) -> io::Result<bool> {
     judge(arguments, &history, &mut findings);
     findings.spent = began.elapsed();
     say(format!("\n{findings}"));
+    if arguments.ledger {
+        enter("compose", &findings, seed)?;
+    }
     let is_clean = findings.violations.is_empty();
     if is_clean && !arguments.keep {
         fs::remove_dir_all(&folder)?;
@@ -172,7 +178,9 @@ fn judge(arguments: &Arguments, history: &History, findings: &mut Findings) {
         };
     }
     let report = check(history, &options);
-    say(report.to_string());
+    if report.is_clean() {
+        say(report.to_string());
+    }
     for violation in report.violations {
         findings.violation(violation.checker, violation.story);
     }

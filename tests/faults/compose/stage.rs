@@ -107,6 +107,18 @@ impl Stage {
         fault
     }
 
+    /// Notes that a fault of all nodes has reached the last of them now: until [`Stage::over`] nothing is left that
+    /// could answer. `begun` covers the time before and after, in which some can.
+    pub(super) fn reaches_all(&self, begun: &mut Fault) -> Fault {
+        let whole = Fault {
+            from: self.recorder.now(),
+            majority_left: false,
+            ..begun.clone()
+        };
+        begun.majority_left = true;
+        whole
+    }
+
     /// Notes that it is over.
     pub(super) fn over(&self, fault: Fault) {
         let until = Some(self.recorder.now());

@@ -9,10 +9,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use roster::{
     lease_clock::LeaseClock,
-    model::{LeaseId, LeaseTime, NodeId, Term},
+    model::{LeaseId, LeaseTime, NodeId, Scope, Selector, Term},
     node::{MachineClock, Node, NodeParts},
     registry::Command,
     storage::{DataDir, LogStore, Marker, Record},
+    watch::{Delivery, Start},
     wire::{
         internal::{
             self, ForwardCommand, ForwardRequest, forward_failure, forward_request::Request, forward_response::Response,
@@ -41,6 +42,10 @@ pub(super) const ALL: &[(&str, Test)] = &[
     (
         "a_forward_of_another_term_is_refused",
         a_forward_of_another_term_is_refused,
+    ),
+    (
+        "a_watch_is_given_what_is_acknowledged",
+        a_watch_is_given_what_is_acknowledged,
     ),
     (AS_A_PROGRAM, super::power::a_snapshot_survives_a_power_cut),
 ];
@@ -194,6 +199,43 @@ fn a_pause_is_no_leap_of_lease_time(_folder: &Path) -> Found {
         }
     }
     Ok(Ok(format!("{looked_at} stamps after 41 lengths of silence")))
+}
+
+/// W11, without faults: what was answered reaches an open watch soon. (Simulated runs are too short to be calm for long.)
+fn a_watch_is_given_what_is_acknowledged(folder: &Path) -> Found {
+    const WRITES: u64 = 50;
+    const SOON: Duration = Duration::from_secs(5);
+    block_on(async {
+        let lone = Lone::start(folder).await?;
+        let term = lone.lead().await?;
+        let everything = Selector {
+            namespace: None,
+            scope: Scope::All,
+            serving: false,
+            matches: vec![],
+        };
+        let mut watch = lone.hub.watch(everything, Start::Now)?;
+        let mut found = Ok(format!("{WRITES} changes, each delivered after its answer"));
+        for number in 0..WRITES {
+            let revision = lone.register(term, number).await?.applied.revision;
+            let Ok(delivery) = tokio::time::timeout(SOON, watch.next()).await else {
+                found = Err(format!(
+                    "revision {revision} was answered; {SOON:?} later a watch of everything stood at {}, and nothing came",
+                    watch.position()
+                ));
+                break;
+            };
+            if !matches!(&delivery, Delivery::Changes { revision: given, .. } if *given == revision) {
+                found = Err(format!(
+                    "revision {revision} was answered; the watch was given {delivery:?}"
+                ));
+                break;
+            }
+        }
+        drop(watch);
+        lone.stop().await?;
+        Ok(found)
+    })
 }
 
 /// FAULTS row 70: a forward that was stuck names the term that its sender believed in; another one's leader refuses it.

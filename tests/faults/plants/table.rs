@@ -45,7 +45,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "snapshot-not-synced", breaks: "a snapshot is not synced before the log behind it is purged", actions: ALWAYS, harness: directed("a_snapshot_survives_a_power_cut"), caught_by: &["a_snapshot_survives_a_power_cut"] },
     // Leases.
     Plant { name: "renewal-acknowledged-before-commit", breaks: "a leader confirms renewals before they are committed", actions: ALWAYS, harness: simulation(40), caught_by: &["L1", "L3"] },
-    Plant { name: "stamp-leaps-after-pause", breaks: "the lease clock makes up for a pause", actions: ALWAYS, harness: simulation(60), caught_by: &["L1"] },
+    Plant { name: "stamp-leaps-after-pause", breaks: "after a pause of all nodes the lease clock makes up for it", actions: ALWAYS, harness: processes("pause-all", 300), caught_by: &["L1"] },
     Plant { name: "stamp-leaps-after-pause", breaks: "the lease clock makes up for a pause", actions: ALWAYS, harness: directed("a_pause_is_no_leap_of_lease_time"), caught_by: &["a_pause_is_no_leap_of_lease_time"] },
     Plant { name: "clock-ahead-at-election", breaks: "leases end early when the leader changes", actions: ALWAYS, harness: simulation(20), caught_by: &["L1"] },
     Plant { name: "ttls-begin-anew-at-election", breaks: "each election gives all leases their whole TTL again", actions: ALWAYS, harness: simulation(40), caught_by: &["L2"] },
@@ -59,13 +59,13 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "zombie-not-fenced", breaks: "a zombie overwrites its successor", actions: ALWAYS, harness: simulation(20), caught_by: &["N2", "N3"] },
     Plant { name: "ended-life-not-fenced", breaks: "an ended life comes back", actions: ALWAYS, harness: simulation(40), caught_by: &["N1", "N3"] },
     // Watches.
-    Plant { name: "resume-loses-a-change", breaks: "a change is dropped at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W4"] },
+    Plant { name: "resume-loses-a-change", breaks: "a change is dropped at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W4", "W6"] },
     Plant { name: "resume-repeats-a-revision", breaks: "a change is given twice at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W3", "W12"] },
     Plant { name: "resume-changes-the-order", breaks: "changes are reordered at a resume", actions: ALWAYS, harness: simulation(20), caught_by: &["W2"] },
     Plant { name: "progress-ahead-of-changes", breaks: "progress runs ahead of its changes", actions: ALWAYS, harness: simulation(20), caught_by: &["W7"] },
     Plant { name: "revision-in-parts", breaks: "one revision is given in parts", actions: ALWAYS, harness: simulation(20), caught_by: &["W5"] },
     Plant { name: "selector-forgotten", breaks: "a watch is given what its selector does not match", actions: ALWAYS, harness: simulation(20), caught_by: &["W1"] },
     Plant { name: "compaction-not-noticed", breaks: "a watch is resumed where the history is gone, as if nothing were missing", actions: ALWAYS, harness: simulation(40), caught_by: &["W6", "W4"] },
-    Plant { name: "wake-up-lost", breaks: "a watcher sleeps over what is new", actions: "20%return", harness: simulation(40), caught_by: &["W11"] },
+    Plant { name: "watch-falls-silent", breaks: "a watch lives on and gives nothing more", actions: ALWAYS, harness: directed("a_watch_is_given_what_is_acknowledged"), caught_by: &["a_watch_is_given_what_is_acknowledged"] },
     Plant { name: "uncommitted-change-delivered", breaks: "watchers are given what was only proposed", actions: ALWAYS, harness: simulation(20), caught_by: &["W10", "W9"] },
 ];

@@ -58,7 +58,8 @@ impl Gaps {
             let harmless = |kind: &str| matches!(kind, RECOVERY | "snapshot_installed");
             let alone =
                 |other: (usize, &Fault)| other.0 == index || harmless(&other.1.kind) || !overlap(fault, other.1);
-            if !fault.majority_left || !history.faults.iter().enumerate().all(alone) {
+            let minority = 2 * fault.nodes.len() < history.run.nodes as usize;
+            if !minority || !fault.majority_left || !history.faults.iter().enumerate().all(alone) {
                 continue;
             }
             let row = match (fault.kind.as_str(), fault.hit_leader) {

@@ -180,6 +180,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::steps("pause-all", "all stand still for several TTLs: nothing expires for that", &[
         Step(Harm::Pause(Whom::All), 15_000, 3_000, 1), Step(Harm::Pause(Whom::All), 2_000, 3_000, 2),
     ]),
+    Scenario::steps("pause-all-long", "all stand still for a minute, as when their machine was suspended", &[
+        Step(Harm::Pause(Whom::All), 60_000, 3_000, 1),
+    ]),
     Scenario::steps("pause-quorum", "so many stand still that no quorum is left", &[
         Step(Harm::Pause(Whom::Quorum), 5_000, 3_000, 3),
     ]),

@@ -116,9 +116,13 @@ impl Courier {
     /// A vote is on the disk before anyone hears of it.
     fn check_vote(&self, granted: Option<Vote>) {
         let key = |vote: Option<Vote>| vote.map(|vote| (vote.term, vote.node_id));
-        let (granted, kept) = (key(granted), key(self.disk.vote()));
-        let later = kept.map(|(term, _)| term) > granted.map(|(term, _)| term);
-        if granted != kept && !later {
+        let kept = self.disk.vote();
+        let elected = kept.is_some_and(|vote| vote.committed);
+        let (granted, kept) = (key(granted), key(kept));
+        let terms = (kept.map(|(term, _)| term), granted.map(|(term, _)| term));
+        // What has come since takes its place: a later term, or whoever was elected in this one.
+        let since = terms.0 > terms.1 || (terms.0 == terms.1 && elected);
+        if granted != kept && !since {
             self.alarm(format!(
                 "D1: {} grants the vote {granted:?}, and its disk holds {kept:?}",
                 self.name

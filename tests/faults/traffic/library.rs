@@ -37,8 +37,10 @@ pub(super) async fn run(mut session: Session) {
     let options = Options {
         timeout: session.options.deadline.end * 2,
         connector: session.target.connector.clone(),
-        // Where to begin is the seed's to say.
+        // All chance is the seed's, and all time the run's.
         spread: false,
+        jitter_seed: Some(session.rng.random()),
+        clock: session.options.library_clock,
         ..Options::default()
     };
     let client = Client::new(endpoints.join(",").parse().expect("what was connected to"), options);

@@ -23,6 +23,9 @@ const REQUESTS_MAX: usize = 32;
 /// How long the stream may take to open, and be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
 
+/// The pause before the next stream.
+const PAUSE: std::ops::Range<Duration> = Duration::from_millis(20)..Duration::from_millis(300);
+
 /// One watch of the stream.
 struct One {
     wanted: Wanted,
@@ -39,7 +42,8 @@ pub(super) async fn run(mut session: Session) {
         }
         left = one_stream(&mut session, left).await;
         session.hop();
-        session.think().await;
+        let pause = session.rng.random_range(PAUSE);
+        session.rest(pause).await;
     }
 }
 

@@ -40,7 +40,7 @@ mod tests;
 
 use std::{ops::Range, time::Duration};
 
-use roster::transport::Connector;
+use roster::{client::Clock, transport::Connector};
 use tokio_util::sync::CancellationToken;
 
 use crate::recorder::Recorder;
@@ -128,6 +128,8 @@ pub struct Options {
     pub deadline: Range<Duration>,
     /// How long a slow watcher does not read.
     pub slow: Range<Duration>,
+    /// By what the client library measures time: in a simulation, by the runtime's.
+    pub library_clock: Clock,
 }
 
 impl Default for Options {
@@ -143,6 +145,7 @@ impl Default for Options {
             renewer_leases: 60,
             deadline: ms(500)..ms(3_000),
             slow: ms(500)..ms(4_000),
+            library_clock: Clock::default(),
         }
     }
 }

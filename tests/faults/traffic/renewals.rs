@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 use super::{
     send::renewed,
     session::{OpenCall, Session},
-    verdict::{DEADLINE, UNREACHABLE, reason},
+    verdict::{DEADLINE, of_write, reason},
 };
 use crate::history::{Answer, RenewOutcome, Reply, Request};
 
@@ -62,6 +62,8 @@ enum End {
     Stopped,
     /// Another node is to be asked, for no reason of this one.
     Left,
+    /// It was refused before anything was taken from it: this is what came of its first messages.
+    Refused(Answer),
     /// It broke.
     Broken(String),
 }
@@ -76,12 +78,16 @@ pub(super) async fn renew(mut session: Session, kept: Kept, period: Duration, un
     while !until.is_cancelled() && session.goes_on() {
         let mut under_way: BTreeMap<i64, OpenCall> = BTreeMap::new();
         let end = one_stream(&mut session, &kept, period, &until, &mut under_way).await;
-        let reason = match end {
-            End::Stopped | End::Left => "LEFT".to_owned(),
-            End::Broken(reason) => reason,
+        let unknown = |reason: &str| Answer::Unknown {
+            reason: reason.to_owned(),
+        };
+        let answer = match end {
+            End::Stopped | End::Left => unknown("LEFT"),
+            End::Refused(answer) => answer,
+            End::Broken(reason) => unknown(&reason),
         };
         for open in under_way.into_values() {
-            open.end(not_answered(&reason));
+            open.end(answer.clone());
         }
         session.hop();
         session.reconnect();
@@ -90,15 +96,6 @@ pub(super) async fn renew(mut session: Session, kept: Kept, period: Duration, un
             () = session.rest(pause) => {}
             () = until.cancelled() => {}
         }
-    }
-}
-
-fn not_answered(reason: &str) -> Answer {
-    let reason = reason.to_owned();
-    if reason == UNREACHABLE {
-        Answer::Failed { reason }
-    } else {
-        Answer::Unknown { reason }
     }
 }
 
@@ -122,7 +119,7 @@ async fn one_stream(
     };
     let mut stream = match answers {
         Ok(answers) => Stream { requests, answers },
-        Err(status) => return End::Broken(reason(&status)),
+        Err(status) => return End::Refused(of_write(&status)),
     };
     let mut heard = Instant::now();
     let stop = session.stop.clone();
@@ -201,7 +198,9 @@ fn send_all(
                 under_way.insert(*seq, open);
             }
             Err(_full) => {
-                open.end(not_answered(UNREACHABLE));
+                open.end(Answer::Failed {
+                    reason: "NO_ROOM".to_owned(),
+                });
                 return;
             }
         }

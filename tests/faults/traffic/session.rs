@@ -18,7 +18,7 @@ use crate::{
     recorder::Recorder,
 };
 
-/// The pause before an attempt is repeated on another node.
+/// The pause after an attempt that failed.
 const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(5)..Duration::from_millis(80);
 /// How far the numbers of two clients' chance lie apart.
 const SEED_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -215,6 +215,11 @@ impl Session {
         let Sent { answer, cluster_id } = send(channel, call, limit).await;
         open.end(answer.clone());
         self.note(&answer, cluster_id);
+        if matches!(answer, Answer::Failed { .. } | Answer::Unknown { .. }) {
+            // A cluster that is away is not to be asked a thousand times a second.
+            let pause = self.rng.random_range(RETRY_PAUSE);
+            self.rest(pause).await;
+        }
         answer
     }
 
@@ -226,8 +231,6 @@ impl Session {
             if matches!(answer, Answer::Done { .. } | Answer::Rejected { .. }) || !self.goes_on() {
                 break;
             }
-            let pause = self.rng.random_range(RETRY_PAUSE);
-            self.rest(pause).await;
             self.hop();
             answer = self.attempt(call).await;
         }

@@ -160,7 +160,7 @@ impl Fold<'_> {
             let known = self.leases.renew(id.0, None);
             match known {
                 Some(ttl_ms) => self.witness.leases.renewed(id.as_i64(), position, ttl_ms),
-                None => self.witness.leases.renewed_too_late(id.as_i64(), position),
+                None => self.witness.leases.refused(id.as_i64(), position),
             }
             if known.is_some() != matches!(renewal, Renewal::Renewed { .. }) {
                 let story = format!(

@@ -22,53 +22,58 @@ pub struct Lease {
     pub own: bool,
     /// Its beginning and every renewal of it: where, and for how many milliseconds from there.
     pub renewals: Vec<(Position, u64)>,
-    /// Renewals that came too late.
-    pub too_late: Vec<Position>,
     /// Where and why it ended.
     pub end: Option<(Position, LeaseEnd)>,
 }
 
 /// Every lease by its id.
 #[derive(Debug, Default)]
-pub struct Leases(BTreeMap<i64, Lease>);
+pub struct Leases {
+    known: BTreeMap<i64, Lease>,
+    /// Renewals that came before there was such a lease, or after.
+    refused: BTreeMap<i64, Vec<Position>>,
+}
 
 impl Leases {
     pub(super) fn begin(&mut self, id: i64, own: bool, at: Position, ttl_ms: u64) {
         let lease = Lease {
             own,
             renewals: vec![(at, ttl_ms)],
-            too_late: Vec::new(),
             end: None,
         };
-        self.0.insert(id, lease);
+        self.known.insert(id, lease);
     }
 
     pub(super) fn renewed(&mut self, id: i64, at: Position, ttl_ms: u64) {
-        if let Some(lease) = self.0.get_mut(&id) {
+        if let Some(lease) = self.known.get_mut(&id) {
             lease.renewals.push((at, ttl_ms));
         }
     }
 
-    pub(super) fn renewed_too_late(&mut self, id: i64, at: Position) {
-        if let Some(lease) = self.0.get_mut(&id) {
-            lease.too_late.push(at);
-        }
+    pub(super) fn refused(&mut self, id: i64, at: Position) {
+        self.refused.entry(id).or_default().push(at);
     }
 
     pub(super) fn ended(&mut self, id: i64, at: Position, why: LeaseEnd) {
-        if let Some(lease) = self.0.get_mut(&id) {
+        if let Some(lease) = self.known.get_mut(&id) {
             lease.end = Some((at, why));
         }
+    }
+
+    /// Where renewals of a lease found none.
+    #[must_use]
+    pub fn refusals(&self, id: i64) -> &[Position] {
+        self.refused.get(&id).map_or(&[], Vec::as_slice)
     }
 
     /// One lease; `None` = it never was.
     #[must_use]
     pub fn get(&self, id: i64) -> Option<&Lease> {
-        self.0.get(&id)
+        self.known.get(&id)
     }
 
     /// All of them, by id.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Lease)> {
-        self.0.iter().map(|(id, lease)| (*id, lease))
+        self.known.iter().map(|(id, lease)| (*id, lease))
     }
 }

@@ -36,8 +36,17 @@ pub struct Version {
 #[derive(Debug, Default)]
 pub struct Records {
     versions: HashMap<Key, Vec<Version>>,
-    /// Of each service (`namespace/service`), in order: at which revision which key changed.
-    services: BTreeMap<String, Vec<(i64, Key)>>,
+    /// By `namespace/service`.
+    services: BTreeMap<String, Service>,
+}
+
+/// What became of the records of one service.
+#[derive(Debug, Default)]
+struct Service {
+    /// In order: at which revision which key changed.
+    changes: Vec<(i64, Key)>,
+    /// All that there ever were.
+    keys: Vec<Key>,
 }
 
 impl Shown {
@@ -64,8 +73,12 @@ impl Shown {
 impl Records {
     pub(super) fn add(&mut self, key: &Key, version: Version) {
         let service = self.services.entry(service_of(key).to_owned()).or_default();
-        service.push((version.revision, key.clone()));
-        self.versions.entry(key.clone()).or_default().push(version);
+        service.changes.push((version.revision, key.clone()));
+        let versions = self.versions.entry(key.clone()).or_default();
+        if versions.is_empty() {
+            service.keys.push(key.clone());
+        }
+        versions.push(version);
     }
 
     /// All that a record ever was, in order; before the first it was not there.
@@ -99,33 +112,40 @@ impl Records {
     /// revision of its changes; in order of revision, then key. Whether the records are selected was not looked at.
     #[must_use]
     pub fn changed_between(&self, selector: &Selector, after: i64, through: i64) -> Vec<(i64, &Key)> {
-        let mut last: HashMap<&Key, i64> = HashMap::new();
-        let mut order = Vec::new();
-        for changes in self.services_of(selector) {
-            let from = changes.partition_point(|(revision, _)| *revision <= after);
-            let to = changes.partition_point(|(revision, _)| *revision <= through);
-            for (revision, key) in changes.get(from..to).unwrap_or_default() {
-                last.insert(key, *revision);
-                order.push((*revision, key));
+        let mut changed = Vec::new();
+        for service in self.services_of(selector) {
+            let from = service.changes.partition_point(|(revision, _)| *revision <= after);
+            let to = service.changes.partition_point(|(revision, _)| *revision <= through);
+            let span = service.changes.get(from..to).unwrap_or_default();
+            if span.len() > service.keys.len() {
+                let last = |key: &'_ Key| self.version_at(key, through).map(|version| version.revision);
+                let last = service.keys.iter().map(|key| (last(key).unwrap_or(0), key));
+                changed.extend(last.filter(|(revision, _)| *revision > after));
+            } else {
+                let is_last = |revision: i64, key: &Key| {
+                    let last = self.version_at(key, through);
+                    last.is_some_and(|version| version.revision == revision)
+                };
+                let span = span.iter().filter(|(revision, key)| is_last(*revision, key));
+                changed.extend(span.map(|(revision, key)| (*revision, key)));
             }
         }
-        order.retain(|(revision, key)| last.get(key) == Some(revision));
-        order.sort_unstable();
-        order
+        changed.sort_unstable();
+        changed
     }
 
-    /// The changes of each service that a selector is about.
-    fn services_of(&self, selector: &Selector) -> Vec<&Vec<(i64, Key)>> {
+    /// The services that a selector is about.
+    fn services_of(&self, selector: &Selector) -> Vec<&Service> {
         if !selector.services.is_empty() {
             let names: BTreeSet<String> = selector.services.iter().map(|name| format!("default/{name}")).collect();
-            let lists = names.iter().filter_map(|name| self.services.get(name));
-            return lists.filter(|list| covers(selector, &list[0].1)).collect();
+            let services = names.iter().filter_map(|name| self.services.get(name));
+            return services.filter(|service| covers(selector, &service.keys[0])).collect();
         }
         let from = format!("default/{}", selector.prefix.as_deref().unwrap_or_default());
         let range = self.services.range(from.clone()..);
         range
             .take_while(|(service, _)| service.starts_with(&from))
-            .map(|(_, list)| list)
+            .map(|(_, service)| service)
             .collect()
     }
 }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{canary::Canary, frames::Wire, term};
+use super::{canary::Canary, frames::Wire};
 use crate::harness::{Cluster, PATIENCE};
 
 /// A node needs its own files, and those of its nodes' connections; this leaves room for some clients.
@@ -42,7 +42,6 @@ async fn a_flood_of_clients_takes_no_file_that_the_node_needs() {
     }
     let canary = Canary::start(&cluster).await;
     let at = cluster.leader().await;
-    let before = term(&cluster.nodes[at]).await;
     let client: SocketAddr = cluster.nodes[at].endpoint.parse().expect("an address");
     let pressing = tokio::spawn(press(client, Duration::from_secs(4)));
 
@@ -58,6 +57,7 @@ async fn a_flood_of_clients_takes_no_file_that_the_node_needs() {
     pressing.await.expect("no panic");
     let seen = canary.stop().await;
     println!("{open} of {FILES_MAX} files open; canary: {seen:?}");
+    assert!(seen.failed.len() * 10 < seen.calls, "{:#?}", seen.failed);
 
     let until = Instant::now() + PATIENCE;
     while cluster.nodes[at]
@@ -69,7 +69,6 @@ async fn a_flood_of_clients_takes_no_file_that_the_node_needs() {
     {
         assert!(Instant::now() < until, "it takes no new client\n{}", cluster.logs());
     }
-    assert_eq!(term(&cluster.nodes[at]).await, before, "an election");
     assert!(!cluster.logs().contains("could not accept"), "{}", cluster.logs());
 }
 

@@ -17,11 +17,15 @@ use futures_util::future::BoxFuture;
 use roster::wire::v1::{GetNodeStatusRequest, cluster_client::ClusterClient};
 use tokio::time::Instant;
 
-use self::canary::Canary;
+use self::canary::{Canary, Seen};
 use crate::harness::{Cluster, Node, PATIENCE};
 
 /// Lines that a node may log in a second, whatever is done to it.
 const LOG_LINES_PER_S_MAX: f64 = 20.0;
+/// What one call of a hundred may take on a machine that does nothing else.
+const P99_MAX: Duration = Duration::from_secs(1);
+/// A machine on which one of a hundred calls to nodes that nobody abuses takes longer is busy with other things.
+const BUSY_P99: Duration = Duration::from_millis(50);
 /// Descriptors that may be open more than before, once an abuse is over: connections between nodes come and go.
 const DESCRIPTORS_LEFT_MAX: usize = 20;
 
@@ -109,8 +113,15 @@ async fn follow_memory(pid: u32, largest: std::sync::Arc<std::sync::atomic::Atom
     }
 }
 
+/// What the canary waits while nobody does anything else.
+async fn at_rest(cluster: &Cluster) -> Seen {
+    let canary = Canary::start(cluster).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    canary.stop().await
+}
+
 /// Lets a node suffer it, and says what that came to.
-async fn suffer(cluster: &Cluster, at: usize, abuse: &Abuse, port: Port, lasts: Duration) -> String {
+async fn suffer(cluster: &Cluster, at: usize, abuse: &Abuse, port: Port, lasts: Duration, is_busy: bool) -> String {
     let node = &cluster.nodes[at];
     let address = match port {
         Port::Client => &node.endpoint,
@@ -138,11 +149,12 @@ async fn suffer(cluster: &Cluster, at: usize, abuse: &Abuse, port: Port, lasts: 
     let lines = Usage::of(node).log_lines - before.log_lines;
     let per_second = f64::from(u32::try_from(lines).expect("few")) / took.as_secs_f64().max(1.0);
     let line = format!(
-        "{} ({port:?} port): {:.1} s, {grown_mib} MiB more at the most, {per_second:.1} log lines/s; canary: {} calls, \
-         median {:?}, p99 {:?}, longest {:?}",
+        "{} ({port:?} port): {:.1} s, {grown_mib} MiB more at the most, {per_second:.1} log lines/s; canary: {} calls, {} \
+         failed, median {:?}, p99 {:?}, longest {:?}",
         abuse.name,
         took.as_secs_f64(),
         seen.calls,
+        seen.failed.len(),
         seen.median,
         seen.p99,
         seen.longest,
@@ -173,12 +185,12 @@ async fn suffer(cluster: &Cluster, at: usize, abuse: &Abuse, port: Port, lasts: 
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(
-        term(node).await,
-        term_before,
-        "{} ({port:?} port): an election",
-        abuse.name
-    );
+    // On a machine that is busy with other things, what others wait for proves nothing.
+    if !is_busy {
+        assert!(seen.failed.is_empty(), "{line}\n{:#?}", seen.failed);
+        assert!(seen.p99 <= P99_MAX, "{line}");
+        assert_eq!(term(node).await, term_before, "an election: {line}");
+    }
     line
 }
 
@@ -189,9 +201,19 @@ async fn no_abuse_of_a_port_harms_those_who_behave() {
     let only = env::var("ROSTER_ABUSE").unwrap_or_default();
     let cluster = Cluster::start(3).await;
     let at = cluster.leader().await;
+    let quiet = at_rest(&cluster).await;
+    let is_busy = quiet.p99 > BUSY_P99;
+    println!(
+        "at rest: {quiet:?}{}",
+        if is_busy {
+            "; this machine is busy: calls are counted, no more"
+        } else {
+            ""
+        }
+    );
     for abuse in idle::ABUSES.iter().chain(slow::ABUSES).chain(flood::ABUSES) {
         for &port in abuse.ports.iter().filter(|_| abuse.name.contains(&only)) {
-            println!("{}", suffer(&cluster, at, abuse, port, lasts).await);
+            println!("{}", suffer(&cluster, at, abuse, port, lasts, is_busy).await);
         }
     }
 }

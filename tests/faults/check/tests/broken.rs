@@ -6,6 +6,7 @@ use super::made::made;
 use crate::{
     check::{CheckOptions, check},
     history::{Answer, Call, Entry, History, NodeLog, Payload, RenewOutcome, Reply, Request, StepKind},
+    witness::{Witness, WitnessOptions},
 };
 
 const SEEDS: u64 = 60;
@@ -66,7 +67,7 @@ const BREAKS: &[Break] = &[
     },
     Break {
         name: "a write is answered with another revision",
-        told_by: &["I2"],
+        told_by: &["I2", "I3", "I4c", "I6", "R1", "W9"],
         does: other_revision,
     },
     Break {
@@ -148,6 +149,23 @@ fn histories_that_were_broken_are_rejected() {
     }
 }
 
+#[test]
+fn the_naive_model_stops_at_its_limit_and_says_so() {
+    let history = made(1, TURNS);
+    let whole = Witness::of(&history, WitnessOptions::default());
+    let limited = Witness::of(&history, WitnessOptions { naive_looks_max: 1_000 });
+    assert!(whole.notes.is_empty() && limited.notes[0].contains("naive_looks_max"));
+    assert_eq!(whole.events.len(), limited.events.len());
+}
+
+#[test]
+fn a_history_without_a_log_is_rejected() {
+    let mut history = made(1, TURNS);
+    history.logs.clear();
+    let report = check(&history, &options());
+    assert_eq!((report.rejected_by(), report.violated), (vec!["I1"], 1));
+}
+
 /// Run by hand: `cargo test --release --example faults -- --ignored a_large_history`.
 #[test]
 #[ignore = "takes a minute; the cost of checking is what it looks at"]
@@ -195,15 +213,13 @@ fn repeat_change(history: &mut History, rng: &mut StdRng) -> bool {
         let steps = &mut stream.steps;
         let pair = (1..steps.len()).find(|at| {
             let (one, next) = (&steps[at - 1], &steps[*at]);
-            next.revision > one.revision
-                && next.kind == StepKind::Changes
-                && one.changes.iter().any(|it| it.put.is_some())
+            next.revision > one.revision && next.kind == StepKind::Changes && one.changes.iter().any(is_plain)
         });
         if let Some(at) = pair {
             let again: Vec<_> = steps[at - 1]
                 .changes
                 .iter()
-                .filter(|it| it.put.is_some())
+                .filter(|it| is_plain(it))
                 .cloned()
                 .collect();
             steps[at]
@@ -213,6 +229,14 @@ fn repeat_change(history: &mut History, rng: &mut StdRng) -> bool {
         }
     }
     false
+}
+
+/// A put that does not stand for the difference that an installed snapshot made.
+fn is_plain(change: &crate::history::Change) -> bool {
+    change
+        .put
+        .as_ref()
+        .is_some_and(|record| record.mod_revision == change.revision)
 }
 
 fn swap_steps(history: &mut History, _rng: &mut StdRng) -> bool {

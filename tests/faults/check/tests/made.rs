@@ -23,6 +23,8 @@ const KEYS: [&str; 6] = [
     "default/web/3",
     "default/web-2/1",
 ];
+/// Watches open at once.
+const WATCHES_MAX: usize = 8;
 const MS: u64 = 1_000_000;
 /// A stamp is due so often when nothing else happens.
 const STAMP_EVERY: u64 = 200 * MS;
@@ -95,7 +97,7 @@ pub(super) fn made(seed: u64, turns: usize) -> History {
         lives: BTreeMap::new(),
         leases: Vec::new(),
     };
-    made.log(Payload::Membership);
+    made.log(&Payload::Membership);
     for _ in 0..turns {
         made.turn();
     }
@@ -112,7 +114,11 @@ impl Made {
     fn turn(&mut self) {
         self.now += self.rng.random_range(0..20 * MS);
         match self.rng.random_range(0..100) {
-            0..30 if self.pending.len() < 5 => self.send(),
+            0..30 => {
+                if self.pending.len() < 5 {
+                    self.send();
+                }
+            }
             30..62 => self.take_effect(),
             62..80 => self.answer(),
             80..82 => self.give_up(),
@@ -120,7 +126,7 @@ impl Made {
             84..99 => self.step(),
             _ => {
                 self.term += 1;
-                self.log(Payload::Blank);
+                self.log(&Payload::Blank);
             }
         }
         if self.now >= self.stamped + STAMP_EVERY {
@@ -146,7 +152,7 @@ impl Made {
     }
 
     /// Appends a record to every node's log.
-    fn log(&mut self, payload: Payload) {
+    fn log(&mut self, payload: &Payload) {
         self.index += 1;
         for node in NODES {
             self.history.logs.push(NodeLog {
@@ -167,7 +173,7 @@ impl Made {
             encoded: None,
         };
         let applied = self.model.apply(&decode_entry(&entry).unwrap());
-        self.log(Payload::Entry(entry));
+        self.log(&Payload::Entry(entry));
         for change in &applied.changes {
             let record = |it: &std::sync::Arc<_>| Shown::of(it).record.clone();
             self.told.push(Told {
@@ -247,9 +253,9 @@ impl Made {
                 let hold = Hold::Lease(*self.leases.choose(&mut self.rng).unwrap());
                 let keys = KEYS[..3].iter().map(|&key| key.to_owned()).collect();
                 let incarnation = self.lives.values().max().copied().unwrap_or(1);
-                KEYS[..3]
-                    .iter()
-                    .for_each(|key| drop(self.lives.insert(key, incarnation)));
+                for key in &KEYS[..3] {
+                    self.lives.insert(key, incarnation);
+                }
                 Request::BatchRegister {
                     keys,
                     incarnation,
@@ -299,7 +305,7 @@ impl Made {
             .records()
             .iter()
             .filter_map(|it| it.lease_id())
-            .map(|id| id.as_i64())
+            .map(roster::model::LeaseId::as_i64)
             .collect();
         let all: Vec<i64> = own.into_iter().chain(self.leases.iter().copied()).collect();
         let leases = (0..2)
@@ -421,11 +427,15 @@ impl Made {
 
     fn watch(&mut self) {
         let selector = self.selector();
+        if self.watching.len() == WATCHES_MAX {
+            let oldest = self.watching.pop_front().unwrap();
+            self.history.watches.push(oldest.stream);
+        }
         let (watcher, id) = (self.id(), self.id());
-        self.open(watcher, id, selector, Start::Snapshot);
+        self.open(watcher, id, &selector, Start::Snapshot);
     }
 
-    fn open(&mut self, watcher: u64, id: u64, selector: Selector, start: Start) {
+    fn open(&mut self, watcher: u64, id: u64, selector: &Selector, start: Start) {
         let position = match start {
             Start::After(revision) => revision,
             Start::Snapshot | Start::Now => 0,
@@ -455,7 +465,7 @@ impl Made {
                 .iter()
                 .rposition(|(_, revision, _)| *revision <= position)
                 .unwrap();
-            let had = self.versions[at].2.iter().filter(|it| selects(&selector, &it.key));
+            let had = self.versions[at].2.iter().filter(|it| selects(selector, &it.key));
             watching.view = had.map(|record| (record.key.clone(), record.mod_revision)).collect();
         }
         self.watching.push_back(watching);
@@ -491,7 +501,7 @@ impl Made {
             let start = Start::After(watching.position);
             self.history.watches.push(watching.stream);
             let id = self.id();
-            return self.open(watcher, id, selector, start);
+            return self.open(watcher, id, &selector, start);
         }
         if chance == 1 {
             self.snapshot(&mut watching, Some("LAGGED".into()));

@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{BREATH, copy, followers, kill, restore, saw, start_and_see};
-use crate::processes::stage::Stage;
+use crate::processes::{
+    harm::Shaped,
+    network::{End, Flow, Pass},
+    stage::Stage,
+};
 
 /// RocksDB's log: blocks of 32 KiB, records with a header of checksum (4), length (2), type (1).
 const BLOCK_BYTES: u64 = 32 << 10;
@@ -27,7 +31,7 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
     let (_, node, _) = followers(stage).await;
     let data = stage.cluster.servers[node].disk.data();
 
-    let fault = kill(stage, "torn_tail", &[node]).await;
+    let fault = kill(stage, "damage_torn", &[node]).await;
     let log = newest_log(&data)?;
     tear(&log)?;
     restore(stage, &[node], fault).await?;
@@ -38,14 +42,16 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
     for killed in [true, false] {
         let from = stage.recorder.now();
         let fault = if killed {
-            kill(stage, "flipped_byte", &[node]).await
+            kill(stage, "damage_flipped", &[node]).await
         } else {
             stage.cluster.stop(node);
-            stage.fault("flipped_byte", &[node], false, from, "flipped_byte".to_owned())
+            stage.fault("damage_flipped", &[node], false, from, "damage_flipped".to_owned())
         };
         // A start changes files: each flip is done to the data as they were.
         let kept = data.with_extension("kept");
         fs::rename(&data, &kept)?;
+        // Nor may the node acknowledge anything that its restored disk does not hold.
+        let alone = stage.hold_ways(cut_off(stage, node));
         for (file, must) in files(&kept)? {
             copy(&kept, &data)?;
             let file = data.join(file);
@@ -57,10 +63,22 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
             fs::remove_dir_all(&data)?;
         }
         fs::rename(&kept, &data)?;
+        stage.free_ways(alone);
         restore(stage, &[node], fault).await?;
         stage.wait(BREATH).await;
     }
     Ok(())
+}
+
+/// All ways between a node and the others, cut.
+fn cut_off(stage: &Stage, node: usize) -> Vec<Shaped> {
+    let cut = Flow {
+        pass: Pass::Cut,
+        ..Flow::default()
+    };
+    let others = stage.cluster.all().into_iter().filter(|other| *other != node);
+    let ways = others.flat_map(|other| [(End::Node(node), End::Node(other)), (End::Node(other), End::Node(node))]);
+    ways.map(|way| (way, cut.clone())).collect()
 }
 
 fn check(stage: &mut Stage, node: usize, (file, place): (&Path, u64), must: Must, ended: Option<&str>) {

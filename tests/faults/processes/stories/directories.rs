@@ -9,7 +9,7 @@ use crate::processes::stage::Stage;
 /// and two of them found no second cluster.
 pub(crate) async fn wiped(stage: &mut Stage) -> io::Result<()> {
     let (leader, wiped, other) = followers(stage).await;
-    let fault = kill(stage, "wiped", &[wiped]).await;
+    let fault = kill(stage, "wipe", &[wiped]).await;
     let data = stage.cluster.servers[wiped].disk.data();
     let kept = data.with_extension("kept");
     fs::rename(&data, &kept)?;
@@ -22,7 +22,7 @@ pub(crate) async fn wiped(stage: &mut Stage) -> io::Result<()> {
     stage.cluster.start(leader)?;
     stage.wait(BREATH).await;
 
-    let third = kill(stage, "wiped", &[other]).await;
+    let third = kill(stage, "wipe", &[other]).await;
     let other_data = stage.cluster.servers[other].disk.data();
     let other_kept = other_data.with_extension("kept");
     fs::rename(&other_data, &other_kept)?;
@@ -58,7 +58,7 @@ pub(crate) async fn wiped(stage: &mut Stage) -> io::Result<()> {
 pub(crate) async fn swapped(stage: &mut Stage) -> io::Result<()> {
     for _ in 0..2 {
         let (_, one, other) = followers(stage).await;
-        let fault = kill(stage, "swapped", &[one, other]).await;
+        let fault = kill(stage, "swap", &[one, other]).await;
         for (node, wrong) in [(one, other), (other, one)] {
             let data = stage.cluster.servers[wrong].disk.data();
             if let Some(line) = refuses(stage, node, &data, &["belongs to"], "on another node's data").await? {
@@ -99,7 +99,7 @@ pub(crate) async fn rolled_back(stage: &mut Stage) -> io::Result<()> {
         copied?;
         stage.wait(Duration::from_secs(4)).await;
 
-        let fault = kill(stage, "rolled_back", &[node]).await;
+        let fault = kill(stage, "roll_back", &[node]).await;
         fs::rename(&data, &present)?;
         fs::rename(&old, &data)?;
         let logs: Vec<u64> = stage
@@ -109,14 +109,14 @@ pub(crate) async fn rolled_back(stage: &mut Stage) -> io::Result<()> {
             .map(super::super::server::Server::log_bytes)
             .collect();
         let ended = start_and_see(stage, node, &data).await?;
+        // Only one that led knows what others acknowledged: it must be given the time to see it.
+        stage.wait(Duration::from_secs(4)).await;
         if round == 1 {
-            // Its vote, and what it acknowledged, would now make a quorum.
+            // The node's vote, and what it acknowledged, would now make a quorum.
             let (leader, ..) = followers(stage).await;
             let second = kill(stage, "kill", &[leader]).await;
             stage.wait(Duration::from_secs(5)).await;
             restore(stage, &[leader], second).await?;
-        } else {
-            stage.wait(Duration::from_secs(4)).await;
         }
         let noticed = stage
             .cluster

@@ -25,7 +25,8 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(25);
 /// How long traffic goes on between two harms.
 const BREATH: Duration = Duration::from_secs(2);
 
-/// Kills nodes, and notes it as a fault of this kind.
+/// Kills nodes, and notes it as a fault of this kind. The checkers know by `wipe…`, `swap…`, `roll_back…` and `damage…`
+/// that a node is not what it was.
 async fn kill(stage: &mut Stage, kind: &str, nodes: &[usize]) -> OpenFault {
     let leader = stage.cluster.leader().await;
     let from = stage.recorder.now();

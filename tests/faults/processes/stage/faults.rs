@@ -1,0 +1,117 @@
+//! The harms that hold: what they make of the ways, and how they stand in the history.
+
+use std::time::Duration;
+
+use super::Stage;
+use crate::{
+    history::{At, Event, Fault},
+    processes::{
+        campaign::say,
+        harm::Shaped,
+        network::{End, Flow},
+    },
+};
+
+/// The kind of what is left of a fault when a majority is back.
+pub(crate) const RECOVERY: &str = "recovery";
+
+/// A fault that has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenFault(u64);
+
+impl Stage {
+    /// Makes of some ways what a harm wants, along with what others that hold want; returns under which number.
+    pub(crate) fn hold_ways(&mut self, shaped: Vec<Shaped>) -> u64 {
+        let number = self.shapes.last().map_or(0, |(number, _)| number + 1);
+        let ways: Vec<_> = shaped.iter().map(|(way, _)| *way).collect();
+        self.shapes.push((number, shaped));
+        self.shape_ways(&ways);
+        number
+    }
+
+    /// A harm no longer wants anything of its ways.
+    pub(crate) fn free_ways(&mut self, number: u64) {
+        if let Some(at) = self.shapes.iter().position(|(held, _)| *held == number) {
+            let (_, shaped) = self.shapes.remove(at);
+            let ways: Vec<_> = shaped.into_iter().map(|(way, _)| way).collect();
+            self.shape_ways(&ways);
+        }
+    }
+
+    fn shape_ways(&self, ways: &[(End, End)]) {
+        for way in ways {
+            let held = self.shapes.iter().flat_map(|(_, shaped)| shaped);
+            let wanted = held.filter(|(shaped, _)| shaped == way).map(|(_, flow)| flow);
+            let wanted = wanted.fold(Flow::default(), Flow::and);
+            self.cluster
+                .network
+                .ways()
+                .change(*way, |present| present.become_like(&wanted));
+        }
+    }
+
+    /// Notes that a fault has begun, after it was done.
+    pub(crate) fn fault(
+        &mut self,
+        kind: &str,
+        nodes: &[usize],
+        hit_leader: bool,
+        from: At,
+        details: String,
+    ) -> OpenFault {
+        *self.findings.faults.entry(kind.to_owned()).or_default() += 1;
+        let fault = Fault {
+            kind: kind.to_owned(),
+            nodes: nodes
+                .iter()
+                .map(|node| self.cluster.servers[*node].name.clone())
+                .collect(),
+            hit_leader,
+            majority_left: self.cluster.majority_left(),
+            from,
+            until: None,
+            details,
+        };
+        say(format!(
+            "  {:7.2} s  {} {}{}{}",
+            Duration::from_nanos(from).as_secs_f64(),
+            fault.details,
+            fault.nodes.join(" "),
+            if hit_leader { " (the leader hit)" } else { "" },
+            if fault.majority_left { "" } else { " (no majority left)" },
+        ));
+        self.faults_begun += 1;
+        self.open_faults.insert(self.faults_begun, fault);
+        OpenFault(self.faults_begun)
+    }
+
+    /// Notes that it is over.
+    pub(crate) fn fault_over(&mut self, fault: OpenFault) {
+        if let Some(fault) = self.open_faults.remove(&fault.0) {
+            let until = Some(self.recorder.now());
+            self.recorder.record(Event::Fault(Fault { until, ..fault }));
+        }
+        self.look_for_majority();
+    }
+
+    /// Notes when a majority is back while faults go on: from then on they are a recovery.
+    pub(crate) fn look_for_majority(&mut self) {
+        if !self.cluster.majority_left() {
+            return;
+        }
+        let now = self.recorder.now();
+        for fault in self.open_faults.values_mut().filter(|fault| !fault.majority_left) {
+            let recovery = Fault {
+                kind: RECOVERY.to_owned(),
+                majority_left: true,
+                from: now,
+                ..fault.clone()
+            };
+            let lost = std::mem::replace(fault, recovery);
+            self.recorder.record(Event::Fault(Fault {
+                until: Some(now),
+                ..lost
+            }));
+        }
+    }
+}
