@@ -54,13 +54,18 @@ pub(super) fn sample(machines: &[Machine], now: Duration, recorder: &Recorder) {
     for machine in machines {
         let Some(running) = machine.running() else { continue };
         let (status, view) = (running.node.raft().status(), running.node.hub().view());
-        let leader = status.leader.and_then(|id| machine.founders.iter().find(|member| member.node_id == id));
+        let leader = status
+            .leader
+            .and_then(|id| machine.founders.iter().find(|member| member.node_id == id));
         recorder.record(Event::Sample(Sample {
             node: machine.name.clone(),
             sent: at,
             ended: at,
             // A term that is not on the disk yet may be forgotten.
-            term: machine.disk.vote().map_or(0, |vote| i64::try_from(vote.term).unwrap_or(i64::MAX)),
+            term: machine
+                .disk
+                .vote()
+                .map_or(0, |vote| i64::try_from(vote.term).unwrap_or(i64::MAX)),
             leader: leader.map(|member| member.name.to_string()).unwrap_or_default(),
             revision: view.state.revision().as_i64(),
             log_index: i64::try_from(status.last_log_index.0).unwrap_or(i64::MAX),
