@@ -15,8 +15,18 @@ use crate::{
 const FAILURES_ALWAYS_ALLOWED: usize = 3;
 /// So many write attempts must have been made after the last fault for A3 to expect one to succeed.
 const WRITES_MIN: usize = 10;
-/// Faults that hit no node in particular, or the ways to the clients.
-const EVERYWHERE: [&str; 4] = ["client", "delay", "resets", "throttle"];
+/// Faults that hit no node in particular, or the ways to the clients, or a disk: what syncs when, and when a node
+/// meets its disk's trouble, nobody outside can tell.
+const UNCLEAR: [&str; 8] = [
+    "client",
+    "delay",
+    "resets",
+    "throttle",
+    "disk",
+    "slow_sync",
+    "sync_error",
+    "no_files",
+];
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     let spans = spans(case);
@@ -33,8 +43,8 @@ struct Span<'a> {
     hit: BTreeSet<&'a str>,
     /// Some fault says that no majority is left.
     none_left: bool,
-    /// It hits what A1 can't tell apart.
-    everywhere: bool,
+    /// A fault of it hits what A1 can't tell apart.
+    unclear: bool,
 }
 
 /// The run, cut where a fault begins or ends, without the margins in which it only comes or goes.
@@ -62,9 +72,9 @@ fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
                 .map(String::as_str)
                 .collect(),
             none_left: active.iter().any(|fault| !fault.majority_left),
-            everywhere: active
+            unclear: active
                 .iter()
-                .any(|fault| EVERYWHERE.iter().any(|kind| fault.kind.starts_with(kind))),
+                .any(|fault| UNCLEAR.iter().any(|kind| fault.kind.starts_with(kind))),
         });
     }
     spans
@@ -83,7 +93,7 @@ fn with_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings<'_
     let (mut good, mut bad) = (0_usize, Vec::new());
     let healthy = spans
         .iter()
-        .filter(|span| 2 * span.hit.len() < nodes && !span.none_left && !span.everywhere);
+        .filter(|span| 2 * span.hit.len() < nodes && !span.none_left && !span.unclear);
     for span in healthy {
         for call in within(case, span) {
             // Where the client library went is not known; and a client that is stopped gives up.

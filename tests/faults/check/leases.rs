@@ -37,7 +37,11 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
             continue;
         };
         let seen = case.order.first_seen(end);
-        if seen < held.until {
+        if seen == NEVER {
+            continue;
+        }
+        let slack = slack(case, held.until.saturating_sub(held.ttl_ms * 1_000_000), held.until);
+        if seen + slack < held.until {
             let story = Story::new(format!(
                 "the client library said until {} that {} is held by lease {}, whose end was seen at {}",
                 time(held.until),
@@ -95,9 +99,7 @@ fn too_early(
         let call = &case.history.calls[*number];
         let at = lease.renewals.partition_point(|(renewed, _)| renewed < place);
         let Some(ttl_ms) = ttls.get(at) else { continue };
-        let jumps = case.timeline.faults_within(call.sent, seen);
-        let jumps = jumps.filter(|fault| fault.kind.starts_with("clock")).count() as u64;
-        let slack = ns(case.options.lease_slack) + jumps * ns(case.options.clock_jump_credit);
+        let slack = slack(case, call.sent, seen);
         let life = scaled(ttl_ms * 1_000_000, 1.0 - case.options.drift);
         if seen + slack < call.sent + life {
             let story = Story::new(format!(
@@ -109,6 +111,13 @@ fn too_early(
             return findings.violate("L1", story);
         }
     }
+}
+
+/// By how much a lease may be seen to end early: each jump of a clock may credit a step of the lease clock.
+fn slack(case: &Case<'_>, from: At, until: At) -> u64 {
+    let faults = case.timeline.faults_within(from, until);
+    let jumps = faults.filter(|fault| fault.kind.starts_with("clock")).count() as u64;
+    ns(case.options.lease_slack) + jumps * ns(case.options.clock_jump_credit)
 }
 
 /// The shortest TTL that a lease had from each of its renewals on: a later one may have made it shorter.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Faults after which a node's data may be older than it was, or gone.
-const DATA_CHANGED: [&str; 5] = ["wipe", "roll_back", "swap", "restore", "damage"];
+const DATA_CHANGED: [&str; 7] = ["wipe", "roll", "swap", "restore", "damage", "flipped", "torn"];
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     let mut before: BTreeMap<&str, &Sample> = BTreeMap::new();

@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     check::{CheckOptions, Demands, check},
     history::{Answer, History, Run},
-    processes::{findings::Findings, gaps::Gaps, say},
+    processes::{enter, findings::Findings, gaps::Gaps, say},
 };
 use cluster::Cluster;
 use docker::Project;
@@ -55,9 +55,15 @@ pub(crate) struct Arguments {
     image: String,
     #[arg(long, default_value = "cluster/docker-compose.yml", help = "The compose file")]
     file: PathBuf,
+    /// The name of the compose project, which must not exist [default: one of this process]
+    #[arg(long, env = "COMPOSE_PROJECT_NAME")]
+    project: Option<String>,
     /// Where the history is written, and data directories are copied to
     #[arg(long, env = "ROSTER_FAULTS_DIR", default_value = "/var/tmp/roster-faults")]
     dir: PathBuf,
+    /// Append a line to docs/faults-ledger.md
+    #[arg(long)]
+    ledger: bool,
     /// Keep the history of a run without a violation, too
     #[arg(long)]
     keep: bool,
@@ -89,7 +95,9 @@ async fn whole(arguments: &Arguments) -> io::Result<bool> {
         .unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
     let folder = arguments.dir.join(format!("compose-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let project = Project::new(&arguments.file, &arguments.image, NODES)?;
+    let own = || format!("roster-faults-{}", std::process::id());
+    let name = arguments.project.clone().unwrap_or_else(own);
+    let project = Project::new(name, &arguments.file, &arguments.image, NODES)?;
     let minutes = arguments.minutes.map(|minutes| format!(" --minutes {minutes}"));
     let run = Run {
         harness: "compose".to_owned(),
@@ -113,6 +121,9 @@ async fn whole(arguments: &Arguments) -> io::Result<bool> {
     judge(arguments, &history, &mut findings);
     findings.spent = began.elapsed();
     say(format!("\n{findings}"));
+    if arguments.ledger {
+        enter("compose", &findings, seed)?;
+    }
     let is_clean = findings.violations.is_empty();
     if is_clean && !arguments.keep {
         fs::remove_dir_all(&folder)?;

@@ -204,7 +204,7 @@ async fn everything(arguments: &Arguments) -> io::Result<bool> {
     total.spent = began.elapsed();
     say(format!("\n{total}"));
     if arguments.ledger {
-        enter(&total, seed)?;
+        enter("processes", &total, seed)?;
     }
     // Empty unless something was kept.
     let _kept = fs::remove_dir(&campaign.folder);
@@ -380,14 +380,17 @@ fn judge(history: &History, options: &CheckOptions, folder: &Path, findings: &mu
     Ok(())
 }
 
-/// Appends this campaign's line to the ledger.
-fn enter(total: &Findings, seed: u64) -> io::Result<()> {
+/// Appends a campaign's line to the ledger.
+///
+/// # Errors
+/// `git` or `date` is not there, or the ledger can't be written.
+pub(crate) fn enter(harness: &str, total: &Findings, seed: u64) -> io::Result<()> {
     let date = super::shell::run("date", &["-u", "+%Y-%m-%d %H:%M"])?;
     let commit = super::shell::run("git", &["rev-parse", "--short", "HEAD"])?;
     let mut ledger = fs::OpenOptions::new().create(true).append(true).open(LEDGER)?;
     writeln!(
         ledger,
-        "| {} | {} | processes | {seed} ({} runs) | {:.1} | {} | {} | {} |",
+        "| {} | {} | {harness} | {seed} ({} runs) | {:.1} | {} | {} | {} |",
         date.trim(),
         commit.trim(),
         total.runs,

@@ -32,4 +32,4 @@ mod stage;
 mod stories;
 pub(crate) mod witness;
 
-pub(crate) use campaign::{Arguments, run, say};
+pub(crate) use campaign::{Arguments, enter, run, say};

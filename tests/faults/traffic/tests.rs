@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Kind, Options, Target, final_reads, node_status, run_client, tcp};
 use crate::{
     check::{CheckOptions, check},
-    history::{Answer, Call, Event, History, RenewOutcome, Reply, Request, Run, Start},
+    history::{Answer, Call, Event, Fault, History, RenewOutcome, Reply, Request, Run, Start},
     processes::witness,
     recorder::Recorder,
 };
@@ -147,9 +147,19 @@ async fn run(cluster: &mut Cluster, seed: u64) -> History {
     }
     tokio::time::sleep(HALF).await;
     let leader = cluster.leader().await;
+    let from = recorder.now();
     cluster.kill(leader);
     tokio::time::sleep(HALF / 2).await;
     cluster.start_node(leader);
+    recorder.record(Event::Fault(Fault {
+        kind: "kill".into(),
+        nodes: vec![target.nodes[leader].0.clone()],
+        hit_leader: true,
+        majority_left: true,
+        from,
+        until: Some(recorder.now()),
+        details: "kill -9, and started again".into(),
+    }));
     tokio::time::sleep(HALF / 2).await;
     stop.cancel();
     while let Some(ended) = clients.join_next().await {
