@@ -13,6 +13,8 @@ use crate::{
 
 /// How long is waited when nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Nobody waits longer, and no clock counts further than some of what may be asked for.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Waits until so many instances of a service serve
 ///
@@ -44,7 +46,7 @@ impl WaitArgs {
             ..Default::default()
         };
         let timeout = session.timeout.unwrap_or(TIMEOUT);
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let count = usize::try_from(self.count).unwrap_or(usize::MAX);
         let mut watcher = Watcher::new(session.client.clone(), request);
         let mut trouble: Option<Error> = None;
