@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release --example figures -- ENDPOINT [SECONDS] [PIDS] [WORKLOADS]`: the leader's or any node's ENDPOINT,
 //! PIDS of the server processes, comma-separated, for their memory and CPU time; WORKLOADS of `register`, `keep-alive`,
-//! `memory` (all of them by default; memory says most on a cluster that was just started).
+//! `memory`, `memory-tagged` (with a tag and a metadata entry each); all but the last by default. Memory says most on a
+//! cluster that was just started.
 
 use std::{
     env,
@@ -48,7 +49,8 @@ async fn main() -> Result<(), Failure> {
     let span = Duration::from_secs(seconds);
     for workload in workloads.split(',') {
         match workload {
-            "memory" => memory(&endpoint, &pids).await?,
+            "memory" => memory(&endpoint, &pids, false).await?,
+            "memory-tagged" => memory(&endpoint, &pids, true).await?,
             "register" => {
                 for callers in [1, 16, 128] {
                     registers(&endpoint, callers, span, &pids).await?;
@@ -209,15 +211,21 @@ async fn renew(mut client: LeasesClient<Channel>, ids: Vec<i64>, renewed: Arc<At
     tokio::join!(feed, take);
 }
 
-async fn memory(endpoint: &str, pids: &[u32]) -> Result<(), Failure> {
+async fn memory(endpoint: &str, pids: &[u32], tagged: bool) -> Result<(), Failure> {
     let channel = Channel::from_shared(endpoint.to_owned())?.connect().await?;
     let mut client = RegistryClient::new(channel);
     let before: Vec<u64> = pids.iter().map(|pid| resident_bytes(*pid)).collect();
     let start = Instant::now();
     for batch in 0..INSTANCES / 1_000 {
-        let instances = (0..1_000)
-            .map(|at| instance(&format!("mem-{batch}"), format!("i-{at}")))
-            .collect();
+        let made = |at| {
+            let mut instance = instance(&format!("mem-{batch}"), format!("i-{at}"));
+            if tagged {
+                instance.tags = vec!["blue".to_owned()];
+                instance.metadata = [("team".to_owned(), "shop".to_owned())].into();
+            }
+            instance
+        };
+        let instances = (0..1_000).map(made).collect();
         let hold = Some(batch_register_request::Hold::Permanent(true));
         client.batch_register(BatchRegisterRequest { instances, hold }).await?;
     }
@@ -232,7 +240,8 @@ async fn memory(endpoint: &str, pids: &[u32]) -> Result<(), Failure> {
         })
         .collect();
     say(&format!(
-        "{INSTANCES} instances in batches of 1,000: {:.0}/s; resident bytes per instance on each node: {}",
+        "{INSTANCES} instances{} in batches of 1,000: {:.0}/s; resident bytes per instance on each node: {}",
+        if tagged { " with a tag and a metadata entry" } else { "" },
         INSTANCES as f64 / took.as_secs_f64(),
         growth.join(", ")
     ));

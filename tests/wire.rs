@@ -96,7 +96,7 @@ prop_compose! {
         incarnation in number(),
     ) -> InstanceSpec {
         let incarnation = Incarnation(incarnation);
-        InstanceSpec { key, address, ports, weight, region, zone, version, tags, metadata, status, incarnation }
+        InstanceSpec { key, address, ports, weight, region, zone, version, tags: tags.into(), metadata: metadata.into(), status, incarnation }
     }
 }
 

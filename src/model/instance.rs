@@ -1,13 +1,10 @@
 //! The record: one registered provider of a service.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::OnceLock,
-};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::{Incarnation, InstanceKey, LeaseId, Revision, Ttl};
+use super::{Incarnation, InstanceKey, LeaseId, Metadata, Revision, Tags, Ttl};
 
 /// How an instance says that it does. Set by its owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,9 +76,9 @@ pub struct InstanceSpec {
     /// The service's own version.
     pub version: String,
     /// Short words to select by.
-    pub tags: BTreeSet<String>,
+    pub tags: Tags,
     /// Whatever else readers should know.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Metadata,
     /// How it does.
     pub status: Status,
     /// Which of its lives this is.

@@ -11,13 +11,17 @@ mod key;
 mod lease;
 pub mod limits;
 mod member;
+mod metadata;
 mod name;
 mod selector;
+mod tags;
 
 pub use id::{ClusterId, Incarnation, LeaseId, LogIndex, NodeId, Revision, Term};
 pub use instance::{Instance, InstanceSpec, Port, Status};
 pub use key::InstanceKey;
 pub use lease::{Hold, LeaseInfo, LeaseTime, Ttl, TtlError};
 pub use member::{Member, NodeName, Position};
+pub use metadata::Metadata;
 pub use name::{InstanceId, NameError, Namespace, ServiceName};
 pub use selector::{Match, MatchField, MatchOp, Scope, Selector};
+pub use tags::Tags;

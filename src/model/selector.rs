@@ -115,7 +115,7 @@ impl Match {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::OnceLock};
+    use std::sync::OnceLock;
 
     use super::*;
     use crate::model::{Incarnation, InstanceId, InstanceSpec, Port, Revision, Status};
@@ -140,8 +140,8 @@ mod tests {
                 region: "eu".into(),
                 zone: "a".into(),
                 version: String::new(),
-                tags: BTreeSet::from(["blue".into(), "canary".into()]),
-                metadata: BTreeMap::from([("team".into(), "x".into()), ("empty".into(), String::new())]),
+                tags: ["blue".into(), "canary".into()].into(),
+                metadata: [("team".into(), "x".into()), ("empty".into(), String::new())].into(),
                 status: Status::Up,
                 incarnation: Incarnation(0),
             },

@@ -6,8 +6,8 @@ use super::{
     Applied, Change, Command, Deregister, Entry, Outcome, Register, Registered, Registry, Rejection, Renewal, Update,
 };
 use crate::model::{
-    Hold, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, LeaseTime, Namespace, Port, Revision,
-    ServiceName, Status, Ttl, limits::WEIGHT_DEFAULT,
+    Hold, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, LeaseTime, Metadata, Namespace, Port,
+    Revision, ServiceName, Status, Tags, Ttl, limits::WEIGHT_DEFAULT,
 };
 
 /// `service/id` in the default namespace, or `namespace/service/id`.
@@ -40,8 +40,8 @@ pub(super) fn spec(text: &str) -> InstanceSpec {
         region: String::new(),
         zone: "a".into(),
         version: "1".into(),
-        tags: BTreeSet::new(),
-        metadata: BTreeMap::new(),
+        tags: Tags::new(),
+        metadata: Metadata::new(),
         status: Status::Up,
         incarnation: Incarnation(0),
     }

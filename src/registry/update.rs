@@ -159,8 +159,8 @@ mod tests {
         };
         assert_eq!(run(&mut desk, command), Ok(true));
         let spec = &desk.instance("api/a").unwrap().spec;
-        assert_eq!(spec.tags, add(&["blue"]));
-        assert_eq!(spec.metadata, BTreeMap::from([("k".into(), "2".into())]));
+        assert_eq!(spec.tags, add(&["blue"]).into());
+        assert_eq!(spec.metadata, [("k".into(), "2".into())].into());
     }
 
     #[test]

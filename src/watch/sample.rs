@@ -1,15 +1,15 @@
 //! Records, changes and selectors for this room's tests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
 };
 
 use super::record::Record;
 use crate::{
     model::{
-        Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, Match, MatchField, MatchOp, Namespace, Revision,
-        Scope, Selector, ServiceName, Status,
+        Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, Match, MatchField, MatchOp, Metadata, Namespace,
+        Revision, Scope, Selector, ServiceName, Status, Tags,
     },
     registry::{Change, RemoveReason},
 };
@@ -27,8 +27,8 @@ pub(super) fn spec(service: &str, id: &str, zone: &str) -> InstanceSpec {
         region: String::new(),
         zone: zone.into(),
         version: String::new(),
-        tags: BTreeSet::new(),
-        metadata: BTreeMap::new(),
+        tags: Tags::new(),
+        metadata: Metadata::new(),
         status: Status::Up,
         incarnation: Incarnation(0),
     }

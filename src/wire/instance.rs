@@ -71,7 +71,7 @@ pub fn spec_to_proto(spec: &InstanceSpec) -> v1::Instance {
         zone: spec.zone.clone(),
         version: spec.version.clone(),
         tags: spec.tags.iter().cloned().collect(),
-        metadata: spec.metadata.clone(),
+        metadata: (&spec.metadata).into(),
         status: status_to_proto(spec.status).into(),
         incarnation: spec.incarnation.as_i64(),
         ..v1::Instance::default()
@@ -272,8 +272,8 @@ impl Fields {
             region: region?,
             zone: zone?,
             version: version?,
-            tags: tags?,
-            metadata: metadata?,
+            tags: tags?.into(),
+            metadata: metadata?.into(),
             status: status?.unwrap_or_default(),
             incarnation: Incarnation(incarnation?),
         })
@@ -394,7 +394,7 @@ fn port_to_proto(port: &Port) -> v1::Port {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Incarnation, InstanceId, Namespace, ServiceName};
+    use crate::model::{Incarnation, InstanceId, Metadata, Namespace, ServiceName, Tags};
 
     #[test]
     fn a_record_says_its_own_encoded_length() {
@@ -411,8 +411,8 @@ mod tests {
             region: String::new(),
             zone: String::new(),
             version: String::new(),
-            tags: std::collections::BTreeSet::new(),
-            metadata: std::collections::BTreeMap::new(),
+            tags: Tags::new(),
+            metadata: Metadata::new(),
             status: Status::Up,
             incarnation: Incarnation(0),
         };

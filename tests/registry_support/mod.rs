@@ -10,10 +10,8 @@ pub mod cluster;
 pub mod entries;
 pub mod naive;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use roster::model::{
-    Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseTime, Namespace, ServiceName, Status, Ttl,
+    Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseTime, Metadata, Namespace, ServiceName, Status, Tags, Ttl,
 };
 
 /// `service/id` in the default namespace, or `namespace/service/id`.
@@ -41,8 +39,8 @@ pub fn spec(key: InstanceKey) -> InstanceSpec {
         region: String::new(),
         zone: String::new(),
         version: String::new(),
-        tags: BTreeSet::new(),
-        metadata: BTreeMap::new(),
+        tags: Tags::new(),
+        metadata: Metadata::new(),
         status: Status::Up,
         incarnation: Incarnation(0),
     }

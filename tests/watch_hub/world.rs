@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use roster::{
     model::{
         Hold, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, LeaseTime, LogIndex, Match,
-        MatchField, MatchOp, Namespace, Revision, Scope, Selector, ServiceName, Status, Ttl,
+        MatchField, MatchOp, Metadata, Namespace, Revision, Scope, Selector, ServiceName, Status, Tags, Ttl,
     },
     registry::{Applied, BatchRegister, Change, Command, Deregister, Entry, Register, Registry, State},
     watch::{ChangeKind, Delivery, GoneReason, Hub, HubLimits, ResetReason, Start, Watch, WatchRefused},
@@ -324,8 +324,8 @@ pub(crate) fn spec(key: InstanceKey, zone: &str) -> InstanceSpec {
         region: String::new(),
         zone: zone.into(),
         version: String::new(),
-        tags: BTreeSet::new(),
-        metadata: BTreeMap::new(),
+        tags: Tags::new(),
+        metadata: Metadata::new(),
         status: Status::Up,
         incarnation: Incarnation(0),
     }

@@ -15,10 +15,18 @@ use crate::{
 const FAILURES_ALWAYS_ALLOWED: usize = 3;
 /// So many write attempts must have been made after the last fault for A3 to expect one to succeed.
 const WRITES_MIN: usize = 10;
-/// Faults of disks.
-const DISKS: [&str; 4] = ["disk", "slow_sync", "sync_error", "no_files"];
-/// Faults that hit no node in particular, or the ways to the clients.
-const EVERYWHERE: [&str; 4] = ["client", "delay", "resets", "throttle"];
+/// Faults that hit no node in particular, or the ways to the clients, or a disk: what syncs when, and when a node
+/// meets its disk's trouble, nobody outside can tell.
+const UNCLEAR: [&str; 8] = [
+    "client",
+    "delay",
+    "resets",
+    "throttle",
+    "disk",
+    "slow_sync",
+    "sync_error",
+    "no_files",
+];
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     let spans = spans(case);
@@ -35,22 +43,16 @@ struct Span<'a> {
     hit: BTreeSet<&'a str>,
     /// Some fault says that no majority is left.
     none_left: bool,
-    /// A fault of it has not shown its effect yet, or hits what A1 can't tell apart.
+    /// A fault of it hits what A1 can't tell apart.
     unclear: bool,
-}
-
-/// When a fault has shown its effect: a disk that stands still is noticed only after a while.
-fn shown_by(case: &Case<'_>, from: At, kind: &str) -> At {
-    let disk = DISKS.iter().any(|disk| kind.starts_with(disk));
-    from + ns(case.options.fault_margin) * if disk { 3 } else { 1 }
 }
 
 /// The run, cut where a fault begins or ends, without the margins in which it only comes or goes.
 fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
     let margin = ns(case.options.fault_margin);
     let mut cuts: Vec<At> = vec![0, case.timeline.end];
-    for (from, until, fault) in &case.timeline.faults {
-        cuts.extend([*from, shown_by(case, *from, &fault.kind) - margin, *until]);
+    for (from, until, _) in &case.timeline.faults {
+        cuts.extend([*from, *until]);
     }
     cuts.sort_unstable();
     cuts.dedup();
@@ -61,7 +63,6 @@ fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
             continue;
         }
         let active: Vec<_> = case.timeline.faults_within(from, until).collect();
-        let shown = |fault: &&crate::history::Fault| shown_by(case, fault.from, &fault.kind) <= from;
         spans.push(Span {
             from,
             until,
@@ -73,7 +74,7 @@ fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
             none_left: active.iter().any(|fault| !fault.majority_left),
             unclear: active
                 .iter()
-                .any(|fault| !shown(fault) || EVERYWHERE.iter().any(|kind| fault.kind.starts_with(kind))),
+                .any(|fault| UNCLEAR.iter().any(|kind| fault.kind.starts_with(kind))),
         });
     }
     spans

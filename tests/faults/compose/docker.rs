@@ -31,8 +31,9 @@ impl Project {
     /// Of the nodes n1, n2 …, whose client ports are published on free ports of this machine.
     ///
     /// # Errors
-    /// Neither `docker compose` nor `docker-compose` works here.
-    pub(super) fn new(file: &Path, image: &str, nodes: usize) -> io::Result<Self> {
+    /// Neither `docker compose` nor `docker-compose` works here; there is no such image; or there is a project of that
+    /// name already, which is somebody's and not to be harmed.
+    pub(super) fn new(name: String, file: &Path, image: &str, nodes: usize) -> io::Result<Self> {
         let command = if shell::run("docker", &["compose", "version"]).is_ok() {
             vec!["docker", "compose"]
         } else {
@@ -40,8 +41,14 @@ impl Project {
             vec!["docker-compose"]
         };
         shell::run("docker", &["image", "inspect", image])?;
+        let of_project = format!("label=com.docker.compose.project={name}");
+        let containers = shell::run("docker", &["ps", "-aq", "--filter", &of_project])?;
+        let volumes = shell::run("docker", &["volume", "ls", "-q", "--filter", &of_project])?;
+        if !containers.trim().is_empty() || !volumes.trim().is_empty() {
+            return Err(io::Error::other(format!("there is a compose project {name} already")));
+        }
         Ok(Self {
-            name: format!("roster-faults-{}", std::process::id()),
+            name,
             file: file.to_owned(),
             image: image.to_owned(),
             command,

@@ -55,6 +55,9 @@ pub(crate) struct Arguments {
     image: String,
     #[arg(long, default_value = "cluster/docker-compose.yml", help = "The compose file")]
     file: PathBuf,
+    /// The name of the compose project, which must not exist [default: one of this process]
+    #[arg(long, env = "COMPOSE_PROJECT_NAME")]
+    project: Option<String>,
     /// Where the history is written, and data directories are copied to
     #[arg(long, env = "ROSTER_FAULTS_DIR", default_value = "/var/tmp/roster-faults")]
     dir: PathBuf,
@@ -92,7 +95,9 @@ async fn whole(arguments: &Arguments) -> io::Result<bool> {
         .unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
     let folder = arguments.dir.join(format!("compose-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let project = Project::new(&arguments.file, &arguments.image, NODES)?;
+    let own = || format!("roster-faults-{}", std::process::id());
+    let name = arguments.project.clone().unwrap_or_else(own);
+    let project = Project::new(name, &arguments.file, &arguments.image, NODES)?;
     let minutes = arguments.minutes.map(|minutes| format!(" --minutes {minutes}"));
     let run = Run {
         harness: "compose".to_owned(),

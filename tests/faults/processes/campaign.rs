@@ -279,9 +279,9 @@ impl Campaign<'_> {
                 (History::new(run), findings)
             }
         };
+        let busy = machine.was_busy();
+        drop(machine);
         if !history.logs.is_empty() {
-            let busy = machine.was_busy();
-            drop(machine);
             if let Some(busy) = &busy {
                 say(format!(
                     "  the machine was busy, so no part of the calls must succeed (A1): {busy}"
@@ -305,7 +305,11 @@ impl Campaign<'_> {
             .filter(|call| matches!(call.answer, Answer::Done { .. }));
         findings.acknowledged = done.count() as u64;
         findings.steps = history.watches.iter().map(|watch| watch.steps.len() as u64).sum();
-        findings.gaps = Gaps::of(&history);
+        let gaps = Gaps::of(&history);
+        match busy {
+            Some(_) => findings.busy_gaps = gaps,
+            None => findings.gaps = gaps,
+        }
         self.tell(work, &findings, &folder, &history);
         if findings.violations.is_empty() && !self.arguments.keep {
             fs::remove_dir_all(&folder)?;

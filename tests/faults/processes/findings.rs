@@ -26,6 +26,8 @@ pub(crate) struct Findings {
     pub(crate) acknowledged: u64,
     pub(crate) steps: u64,
     pub(crate) gaps: Gaps,
+    /// Those of runs in which the machine had no time for the nodes.
+    pub(crate) busy_gaps: Gaps,
     pub(crate) spent: Duration,
 }
 
@@ -57,6 +59,7 @@ impl Findings {
         self.acknowledged += other.acknowledged;
         self.steps += other.steps;
         self.gaps.add(other.gaps);
+        self.busy_gaps.add(other.busy_gaps);
         self.spent += other.spent;
     }
 
@@ -92,7 +95,16 @@ impl fmt::Display for Findings {
                 kinds.join(", ")
             }
         )?;
-        write!(f, "{}", self.gaps)?;
+        if !self.gaps.is_empty() || self.busy_gaps.is_empty() {
+            write!(f, "{}", self.gaps)?;
+        }
+        if !self.busy_gaps.is_empty() {
+            write!(
+                f,
+                "while the machine was busy, which no cluster is to blame for: {}",
+                self.busy_gaps
+            )?;
+        }
         for (kind, (count, why)) in &self.skipped {
             writeln!(f, "SKIPPED {count} × {kind}: {why}")?;
         }

@@ -86,6 +86,10 @@ impl Gaps {
         of_renewals.extend(longest(renewals, from, until));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         for (row, (writes, renewals)) in other.0 {
             let mine = self.0.entry(row).or_default();

@@ -1,11 +1,20 @@
 //! The witness: what each node committed, from its simulated disk.
 
+use std::time::Duration;
+
 use prost::Message as _;
-use roster::wire::log::{self, LogPayload};
+use roster::{
+    registry::State,
+    wire::{
+        log::{self, LogPayload},
+        snapshot::write_item,
+    },
+};
+use sha2::{Digest as _, Sha256};
 
 use super::member::Machine;
 use crate::{
-    history::{Entry, Event, NodeLog, Payload},
+    history::{Entry, Event, NodeHash, NodeLog, Payload, Sample},
     recorder::Recorder,
 };
 
@@ -37,6 +46,48 @@ pub(super) fn dump(machines: &[Machine], recorder: &Recorder) {
             }));
         }
     }
+}
+
+/// Records what every node that runs says of itself, and the hash of its content.
+pub(super) fn sample(machines: &[Machine], now: Duration, recorder: &Recorder) {
+    let at = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    for machine in machines {
+        let Some(running) = machine.running() else { continue };
+        let (status, view) = (running.node.raft().status(), running.node.hub().view());
+        let leader = status
+            .leader
+            .and_then(|id| machine.founders.iter().find(|member| member.node_id == id));
+        recorder.record(Event::Sample(Sample {
+            node: machine.name.clone(),
+            sent: at,
+            ended: at,
+            // A term that is not on the disk yet may be forgotten.
+            term: machine
+                .disk
+                .vote()
+                .map_or(0, |vote| i64::try_from(vote.term).unwrap_or(i64::MAX)),
+            leader: leader.map(|member| member.name.to_string()).unwrap_or_default(),
+            revision: view.state.revision().as_i64(),
+            log_index: i64::try_from(status.last_log_index.0).unwrap_or(i64::MAX),
+            applied_index: i64::try_from(view.applied.0).unwrap_or(i64::MAX),
+            life: u32::try_from(running.life).unwrap_or(u32::MAX),
+        }));
+        recorder.record(Event::StateHash(NodeHash {
+            node: machine.name.clone(),
+            applied_index: view.applied.0,
+            revision: view.state.revision().as_i64(),
+            hash: hex(&content_hash(&view.state)),
+        }));
+    }
+}
+
+/// What GetStateHash answers.
+fn content_hash(state: &State) -> Vec<u8> {
+    let mut content = Vec::new();
+    for item in state.items() {
+        write_item(&mut content, &item).expect("a vector takes every byte");
+    }
+    Sha256::digest(&content).to_vec()
 }
 
 /// Bytes in hex.

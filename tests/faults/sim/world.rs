@@ -17,20 +17,23 @@ use super::{
     member::{CLIENT_PORT, Machine, MachineParts, PEER_PORT},
     network::{Streams, Ways},
     trace::Trace,
+    witness,
 };
 use crate::recorder::Recorder;
 
 /// One step of the simulation.
-const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(2);
 /// Longer than any simulation may take.
 const DURATION_MAX: Duration = Duration::from_secs(600);
 /// A message on its way.
-const LATENCY_MIN: Duration = Duration::from_millis(1);
+const LATENCY_MIN: Duration = Duration::from_millis(2);
 pub(super) const LATENCY_MAX: Duration = Duration::from_millis(8);
 /// Segments that a stream may have under way.
 const STREAM_CAPACITY: usize = 65_536;
 /// How often the invariants are looked at.
-const LOOK_EVERY: u32 = 10;
+const LOOK_EVERY: u32 = 5;
+/// How often every node is asked about itself, for the checkers.
+const SAMPLE_EVERY: u32 = 200;
 /// A node whose disk has not finished a write for so long ends, as `server` sees to it.
 const HUNG_AFTER: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,7 @@ pub(super) struct World {
     pub(super) frozen: BTreeSet<usize>,
     /// Nodes that gave up by themselves, and when they are started again.
     exited: Vec<(usize, Duration)>,
+    recorder: Recorder,
     steps: u32,
 }
 
@@ -108,6 +112,7 @@ impl World {
             down: BTreeSet::new(),
             frozen: BTreeSet::new(),
             exited: Vec::new(),
+            recorder: recorder.clone(),
             steps: 0,
         })
     }
@@ -130,6 +135,9 @@ impl World {
                 return Err(problem);
             }
             self.attend_exits();
+        }
+        if self.steps.is_multiple_of(SAMPLE_EVERY) {
+            witness::sample(&self.machines, self.now(), &self.recorder);
         }
         Ok(ended)
     }

@@ -6,7 +6,7 @@ use prost::Message as _;
 use roster::{
     model::{
         Hold, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, LeaseTime, Namespace, Revision, ServiceName,
-        Status, Ttl,
+        Status, Tags, Ttl,
     },
     registry::{BatchRegister, Command, Deregister, Entry, Register, Update},
     wire::{internal, log::entry_from_proto},
@@ -141,8 +141,8 @@ fn spec(key: &str, incarnation: i64, mark: &str) -> Result<InstanceSpec, String>
         region: String::new(),
         zone: String::new(),
         version: String::new(),
-        tags: BTreeSet::new(),
-        metadata: marked(mark),
+        tags: Tags::new(),
+        metadata: marked(mark).into(),
         status: Status::Up,
         incarnation: Incarnation(incarnation.unsigned_abs()),
     })

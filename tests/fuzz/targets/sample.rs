@@ -1,9 +1,6 @@
 //! Values that seeds are made of: each field filled, so that a mutation has something to meet.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use roster::{
     model::{
@@ -38,7 +35,7 @@ pub(crate) fn spec(service: &str, id: &str) -> InstanceSpec {
         zone: "north-1".into(),
         version: "2.7.1".into(),
         tags: ["blue".to_owned(), "canary".to_owned()].into(),
-        metadata: BTreeMap::from([("team".to_owned(), "shop ä".to_owned())]),
+        metadata: [("team".to_owned(), "shop ä".to_owned())].into(),
         status: Status::Draining,
         incarnation: Incarnation(5),
     }
