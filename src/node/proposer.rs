@@ -300,31 +300,16 @@ impl Proposer {
                 lead.base.after(Duration::from_secs(5)),
                 lead.base
             );
-            let clock = LeaseClock::begin(base, self.clock.now());
+            let now = self.clock.now();
+            // Plant: with each leader all leases are given time again.
+            planted!("ttls-begin-anew-at-election", let now = now + Duration::from_secs(5));
+            let clock = LeaseClock::begin(base, now);
             self.lead = Some(Lead {
                 term: lead.term,
                 clock,
                 bare: BareStamp::new(),
             });
-            // Plant: a new leader gives every lease its whole TTL again.
-            planted!("ttls-begin-anew-at-election" => { self.renew_all(lead.term); });
         }
-    }
-
-    /// Renews every lease, whoever has or has not asked for it.
-    #[cfg(feature = "failpoints")]
-    fn renew_all(&mut self, term: Term) {
-        let now = Instant::now();
-        let (reply, answer) = oneshot::channel();
-        // Whose caller has left is not proposed.
-        tokio::spawn(async move { drop(answer.await) });
-        self.renewals.push_back(Renewals {
-            ids: self.raft.all_leases(),
-            term: Some(term),
-            propose_by: now + Duration::from_secs(2),
-            since: now,
-            reply,
-        });
     }
 
     fn refuse_waiting(&mut self, failure: Failure) {

@@ -10,7 +10,6 @@ use super::{
     types::{LogId, Record, SnapshotMeta, TypeConfig},
 };
 use crate::{
-    model::LeaseId,
     registry::{Entry, Registry},
     storage,
 };
@@ -53,12 +52,6 @@ impl Log {
 }
 
 impl Raft {
-    /// Every lease that there is.
-    pub(crate) fn all_leases(&self) -> Vec<LeaseId> {
-        let view = self.0.hub.view();
-        view.state.leases(None).map(|lease| lease.lease_id).collect()
-    }
-
     /// Hands the changes that an entry would make to the watchers, before anyone else knows of it.
     pub(super) fn publish_rashly(&self, entry: &Entry) {
         let view = self.0.hub.view();

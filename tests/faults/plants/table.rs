@@ -26,7 +26,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     // Reads.
     Plant { name: "read-passes-no-barrier", breaks: "a stale read is served as linearizable", actions: ALWAYS, harness: simulation(20), caught_by: &["I4a", "I4b"] },
     Plant { name: "read-index-of-an-earlier-round", breaks: "a read is answered by a round that began before it came", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
-    Plant { name: "age-too-young", breaks: "stale answers claim to be fresher than they are", actions: ALWAYS, harness: simulation(40), caught_by: &["I6"] },
+    Plant { name: "age-too-young", breaks: "stale answers claim to be fresher than they are", actions: ALWAYS, harness: processes("isolate-follower", 240), caught_by: &["I6"] },
     Plant { name: "page-of-another-revision", breaks: "the pages of one list show several revisions", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
     // Writes.
     Plant { name: "unknown-called-not-applied", breaks: "a write that may have been appended is said to be not applied, and tried again", actions: ALWAYS, harness: simulation(40), caught_by: &["I2"] },
@@ -48,7 +48,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "stamp-leaps-after-pause", breaks: "after a pause of all nodes the lease clock makes up for it", actions: ALWAYS, harness: processes("pause-all", 300), caught_by: &["L1"] },
     Plant { name: "stamp-leaps-after-pause", breaks: "the lease clock makes up for a pause", actions: ALWAYS, harness: directed("a_pause_is_no_leap_of_lease_time"), caught_by: &["a_pause_is_no_leap_of_lease_time"] },
     Plant { name: "clock-ahead-at-election", breaks: "leases end early when the leader changes", actions: ALWAYS, harness: simulation(20), caught_by: &["L1"] },
-    Plant { name: "ttls-begin-anew-at-election", breaks: "each election gives all leases their whole TTL again", actions: ALWAYS, harness: simulation(40), caught_by: &["L2"] },
+    Plant { name: "ttls-begin-anew-at-election", breaks: "each election gives all leases their time again", actions: ALWAYS, harness: simulation(20), caught_by: &["L2"] },
     Plant { name: "lease-clock-too-slow", breaks: "leases end too late", actions: ALWAYS, harness: simulation(40), caught_by: &["L2"] },
     Plant { name: "lease-outlives-its-deadline", breaks: "leases outlive the deadline that the log gives them", actions: ALWAYS, harness: simulation(20), caught_by: &["L4", "I4a"] },
     Plant { name: "ended-lease-renewed", breaks: "the renewal of a lease that has ended is confirmed", actions: ALWAYS, harness: simulation(20), caught_by: &["L3"] },
