@@ -90,9 +90,15 @@ pub(super) enum Ending {
 pub(super) async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, flow: watch::Receiver<Flow>) -> Ending {
     let (chunks, due) = mpsc::channel(CHUNKS_MAX);
     let resets = flow.borrow().resets;
+    let reading = async {
+        read(from, chunks, flow.clone()).await;
+        // The writer knows by the closed queue, and says when everything is through.
+        std::future::pending().await
+    };
     tokio::select! {
         () = cut_or_reset(flow.clone(), resets) => Ending::Reset,
-        ending = async { tokio::join!(read(from, chunks, flow.clone()), write(to, due, flow.clone())).1 } => ending,
+        ending = write(to, due, flow.clone()) => ending,
+        () = reading => Ending::Reset,
     }
 }
 
