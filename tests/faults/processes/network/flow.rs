@@ -90,15 +90,11 @@ pub(super) enum Ending {
 pub(super) async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, flow: watch::Receiver<Flow>) -> Ending {
     let (chunks, due) = mpsc::channel(CHUNKS_MAX);
     let resets = flow.borrow().resets;
-    let reading = async {
-        read(from, chunks, flow.clone()).await;
-        // The writer knows by the closed queue, and says when everything is through.
-        std::future::pending().await
-    };
     tokio::select! {
         () = cut_or_reset(flow.clone(), resets) => Ending::Reset,
+        // The sender may be silent when the receiver's side has ended: only that counts.
         ending = write(to, due, flow.clone()) => ending,
-        () = reading => Ending::Reset,
+        ending = async { read(from, chunks, flow.clone()).await; std::future::pending().await } => ending,
     }
 }
 
