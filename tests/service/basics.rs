@@ -102,7 +102,7 @@ async fn all_killed_and_started_again_hold_the_same_state() {
     let mut client = cluster.nodes[0].registry().await;
     for number in 0..50 {
         client
-            .register(for_good("web", &format!("i{number}")))
+            .register(register("web", &format!("i{number}")))
             .await
             .expect("a register");
     }
