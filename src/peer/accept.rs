@@ -63,6 +63,8 @@ impl Door {
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
+                // The process ends, and this task with it.
+                Err(error) if tokio::runtime::is_rt_shutdown_err(&error) => std::future::pending().await,
                 Err(error) => {
                     if self.logged.is_none_or(|at| at.elapsed() > LOG_EVERY) {
                         self.logged = Some(Instant::now());

@@ -146,13 +146,14 @@ impl Line {
             .peers
             .request(self.target, sent)
             .map_err(|error| unreachable(&error))?;
+        let held = self.acknowledgements.held_by(self.target);
         let answer = tokio::time::timeout(option.hard_ttl(), client.vote(sent)).await;
         let answer = answer.map_err(|_elapsed| self.timeout(RPCTypes::Vote, option.hard_ttl()))?;
         let answer = answer.map_err(|status| refused(&status))?.into_inner();
         let last =
             codec::some_log_id(answer.last_log_id.as_ref()).map_err(|malformed| NetworkError::new(&malformed))?;
         let vote = codec::vote_from_proto(answer.vote.as_ref()).map_err(|malformed| NetworkError::new(&malformed))?;
-        if !self.acknowledgements.is_plausible(self.target, last) {
+        if !Acknowledgements::is_plausible(self.target, held, last) {
             return Err(Unreachable::from_string(format!("node {} lost a part of its log", self.target)).into());
         }
         Ok(VoteResponse::new(vote, last, answer.granted))

@@ -128,10 +128,15 @@ impl Acknowledgements {
         self.lock().quarantined.contains(&peer.0)
     }
 
-    /// Whether a voter's last record is one that it can have, given what it acknowledged.
-    pub(super) fn is_plausible(&self, voter: NodeId, last: Option<LogId>) -> bool {
+    /// What a voter holds for good, as far as is known. To be looked up before it is asked for its vote: its answer may
+    /// be older than what it acknowledges meanwhile, and come later.
+    pub(super) fn held_by(&self, voter: NodeId) -> Option<LogId> {
+        self.lock().held.get(&voter.0).copied()
+    }
+
+    /// Whether a voter's last record is one that it can have, given what it held when it was asked.
+    pub(super) fn is_plausible(voter: NodeId, held: Option<LogId>, last: Option<LogId>) -> bool {
         planted!("lost-log-accepted" => { return true; });
-        let held = self.lock().held.get(&voter.0).copied();
         if held <= last {
             return true;
         }
@@ -194,12 +199,23 @@ mod tests {
         let known = Acknowledgements::default();
         known.leading(2, Some(log_id(2, 4)));
         known.acknowledged(PEER, 2, log_id(2, 6));
-        assert!(known.is_plausible(PEER, Some(log_id(2, 4))));
-        assert!(known.is_plausible(PEER, Some(log_id(3, 2))));
-        assert!(!known.is_plausible(PEER, Some(log_id(2, 3))));
-        assert!(!known.is_plausible(PEER, Some(log_id(1, 9))));
-        assert!(!known.is_plausible(PEER, None));
-        assert!(known.is_plausible(NodeId(3), None));
+        let is_plausible = |voter, last| Acknowledgements::is_plausible(voter, known.held_by(voter), last);
+        assert!(is_plausible(PEER, Some(log_id(2, 4))));
+        assert!(is_plausible(PEER, Some(log_id(3, 2))));
+        assert!(!is_plausible(PEER, Some(log_id(2, 3))));
+        assert!(!is_plausible(PEER, Some(log_id(1, 9))));
+        assert!(!is_plausible(PEER, None));
+        assert!(is_plausible(NodeId(3), None));
+    }
+
+    #[test]
+    fn a_vote_need_not_show_what_was_acknowledged_after_it_was_asked_for() {
+        let known = Acknowledgements::default();
+        let held = known.held_by(PEER);
+        // Another voter's answer was enough; this one's is still on its way.
+        known.leading(1, Some(log_id(1, 1)));
+        known.acknowledged(PEER, 1, log_id(1, 1));
+        assert!(Acknowledgements::is_plausible(PEER, held, None));
     }
 
     #[test]

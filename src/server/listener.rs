@@ -78,6 +78,8 @@ pub(super) async fn serve(listener: TcpListener, app: Router, limits: PortLimits
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
+            // The process ends, and this task with it.
+            Err(error) if tokio::runtime::is_rt_shutdown_err(&error) => std::future::pending().await,
             Err(error) => {
                 if logged.is_none_or(|at| at.elapsed() > ACCEPT_LOG_EVERY) {
                     logged = Some(Instant::now());

@@ -4,9 +4,18 @@ use std::time::Duration;
 
 use crate::harness::{Cluster, Node, PATIENCE, list_all, register};
 use roster::wire::v1::{
-    GetStateHashRequest, WatchRequest, cluster_client::ClusterClient, watch_request::Start, watch_response::Kind,
+    GetStateHashRequest, OwnLease, RegisterRequest, WatchRequest, cluster_client::ClusterClient,
+    register_request::Hold, watch_request::Start, watch_response::Kind,
 };
 use tokio::time::Instant;
+
+/// A Register that no lease ends, however slow the machine is.
+fn for_good(service: &str, id: &str) -> RegisterRequest {
+    RegisterRequest {
+        hold: Some(Hold::Permanent(true)),
+        ..register(service, id)
+    }
+}
 
 async fn ids(node: &Node) -> Vec<String> {
     let list = node
@@ -28,7 +37,7 @@ async fn what_one_node_acknowledged_every_node_lists() {
     for (at, node) in cluster.nodes.iter().enumerate() {
         node.registry()
             .await
-            .register(register("web", &format!("i{at}")))
+            .register(for_good("web", &format!("i{at}")))
             .await
             .expect("a register");
         for other in &cluster.nodes {
@@ -58,7 +67,7 @@ async fn nothing_acknowledged_is_lost_when_the_leader_is_killed() {
             cluster.nodes[leader].kill();
             killed = true;
         }
-        while client.register(register("web", &id)).await.is_err() {
+        while client.register(for_good("web", &id)).await.is_err() {
             assert!(
                 Instant::now() < until,
                 "no write within {PATIENCE:?}\n{}",
@@ -93,7 +102,7 @@ async fn all_killed_and_started_again_hold_the_same_state() {
     let mut client = cluster.nodes[0].registry().await;
     for number in 0..50 {
         client
-            .register(register("web", &format!("i{number}")))
+            .register(for_good("web", &format!("i{number}")))
             .await
             .expect("a register");
     }
@@ -145,9 +154,7 @@ async fn a_watch_shows_an_expiry_and_ends_with_its_node() {
     let mut stream = client.watch(request).await.expect("a watch").into_inner();
     let mut short = register("web", "short");
     let ttl = Some(prost_types::Duration { seconds: 1, nanos: 0 });
-    short.hold = Some(roster::wire::v1::register_request::Hold::OwnLease(
-        roster::wire::v1::OwnLease { ttl },
-    ));
+    short.hold = Some(Hold::OwnLease(OwnLease { ttl }));
     cluster.nodes[2]
         .registry()
         .await

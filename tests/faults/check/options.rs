@@ -53,7 +53,7 @@ impl Default for CheckOptions {
             leader_change: Duration::from_millis(250),
             silence_min: Duration::from_millis(200),
             expiries_per_s: 20_000,
-            watch_delay_max: Duration::from_secs(10),
+            watch_delay_max: Duration::from_secs(20),
             watch_max_age: Duration::from_secs(10),
             calm_after: Duration::from_secs(10),
             fault_margin: Duration::from_secs(3),

@@ -294,12 +294,8 @@ fn freshness(case: &Case<'_>, call: &Call, findings: &mut Findings<'_>) {
             "a read that allowed an age of {max_age} ns got one of {age_ns:?}"
         ));
     }
-    let clock_faults = case
-        .timeline
-        .faults_within(0, call.ended)
-        .any(|fault| fault.kind.starts_with("clock"));
-    if let Some(age) = age_ns.filter(|_| !clock_faults) {
-        age_is_true(case, call, *revision, age, findings);
+    if let Some(age) = age_ns {
+        age_is_true(case, call, *revision, *age, findings);
     }
 }
 
@@ -311,7 +307,7 @@ fn age_is_true(case: &Case<'_>, call: &Call, revision: i64, age: u64, findings: 
         clippy::cast_precision_loss,
         reason = "an age far below 2^52 ns"
     )]
-    let age = (age as f64 * (1.0 + case.options.drift)) as u64 + 1_000_000;
+    let age = (age as f64 * (1.0 + case.options.drift)) as u64 + 1_000_000 + stood_still(case, call, age);
     let Some(began) = call.sent.checked_sub(age) else {
         return;
     };
@@ -324,4 +320,19 @@ fn age_is_true(case: &Case<'_>, call: &Call, revision: i64, age: u64, findings: 
         ));
         findings.violate("I6", story.call(call).event(case.witness, shown));
     }
+}
+
+/// How much time the clock of the node that was asked may not have counted: all of a fault that slowed or stopped it.
+/// A leap only makes ages too great.
+fn stood_still(case: &Case<'_>, call: &Call, age: u64) -> u64 {
+    let from = call.sent.saturating_sub(age + ns(case.options.calm_after));
+    let here = |nodes: &[String]| call.node.as_ref().is_none_or(|node| nodes.contains(node));
+    let slows = |kind: &str| kind.starts_with("clock") && kind != "clock_leap" && kind != "clock_jump";
+    let faults = case
+        .timeline
+        .faults
+        .iter()
+        .filter(|(_, _, fault)| slows(&fault.kind) && here(&fault.nodes));
+    let overlaps = faults.filter(|(begin, end, _)| *begin <= call.ended && *end >= from);
+    overlaps.map(|(begin, end, _)| end - begin).sum()
 }

@@ -281,6 +281,12 @@ impl Campaign<'_> {
         };
         let busy = machine.was_busy();
         drop(machine);
+        if let Some(busy) = &busy {
+            // It may explain what did not come in time; it excuses nothing.
+            for finding in &mut findings.violations {
+                finding.story = format!("{} (the machine was busy: {busy})", finding.story);
+            }
+        }
         if !history.logs.is_empty() {
             if let Some(busy) = &busy {
                 say(format!(

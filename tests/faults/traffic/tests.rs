@@ -23,8 +23,50 @@ use crate::{
 
 /// How long a node may take to serve.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How long the clients run, in two halves: a node is killed between them.
-const HALF: Duration = Duration::from_secs(8);
+/// How long the clients run at the least before a node is killed, and after.
+const HALF: Duration = Duration::from_secs(6);
+/// How long until everything has occurred, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// What must occur in calls.
+const CALLS: [&str; 23] = [
+    "register: done record",
+    "register: rejected FENCED",
+    "register: again",
+    "register expected: rejected REVISION_MISMATCH",
+    "batch: done changed true",
+    "update: done record",
+    "update: rejected INSTANCE_NOT_FOUND",
+    "update: rejected FENCED",
+    "update expected: done record",
+    "update expected: rejected REVISION_MISMATCH",
+    "deregister: done existed true",
+    "deregister: done existed false",
+    "deregister: rejected FENCED",
+    "grant: done lease",
+    "revoke: done existed true",
+    "renew: done renewed",
+    "renew on a stream: done renewed",
+    "renew on a stream: done some not found",
+    "get: done records",
+    "get: rejected INSTANCE_NOT_FOUND",
+    "stale get: done records",
+    "list: done records",
+    "stale list: done records",
+];
+/// What must occur in watches, which are recorded when they end.
+const WATCHES: [&str; 11] = [
+    "watch from snapshot",
+    "watch from after",
+    "watch from now",
+    "step Snapshot",
+    "step Changes",
+    "step Progress",
+    "change put",
+    "change DEREGISTERED",
+    "change EXPIRED",
+    "change REVOKED",
+    "change LEFT_SELECTOR",
+];
 
 /// The binary that is shipped: it lies beside the folder of this one, or where `ROSTER_BIN` says.
 fn roster() -> PathBuf {
@@ -161,6 +203,10 @@ async fn run(cluster: &mut Cluster, seed: u64) -> History {
         details: "kill -9, and started again".into(),
     }));
     tokio::time::sleep(HALF / 2).await;
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until && !recorder.with_history(|history| missing(&occurred(history), &CALLS).is_empty()) {
+        tokio::time::sleep(HALF / 8).await;
+    }
     stop.cancel();
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
@@ -170,10 +216,16 @@ async fn run(cluster: &mut Cluster, seed: u64) -> History {
     recorder.finish().unwrap()
 }
 
+/// What never occurred.
+fn missing<'a>(occurred: &BTreeMap<String, usize>, wanted: &[&'a str]) -> Vec<&'a str> {
+    let never = wanted.iter().filter(|&&name| !occurred.contains_key(name));
+    never.copied().collect()
+}
+
 /// Ends the nodes and records what each committed, so that the history can be checked.
 async fn record_logs(cluster: &mut Cluster, recorder: &Recorder) {
     let target = cluster.target();
-    let status = node_status(&target, 0, Duration::from_secs(5)).await.unwrap();
+    let status = node_status(&target, 0, START_MAX).await.unwrap();
     let through = status.applied_index.unsigned_abs();
     for node in 0..3 {
         cluster.kill(node);
@@ -315,43 +367,7 @@ async fn every_checker_is_given_something_to_check() {
         history.write(Path::new(&path)).unwrap();
     }
     assert_recognisable(&history);
-    let wanted = [
-        "register: done record",
-        "register: rejected FENCED",
-        "register: again",
-        "register expected: rejected REVISION_MISMATCH",
-        "batch: done changed true",
-        "update: done record",
-        "update: rejected INSTANCE_NOT_FOUND",
-        "update: rejected FENCED",
-        "update expected: done record",
-        "update expected: rejected REVISION_MISMATCH",
-        "deregister: done existed true",
-        "deregister: done existed false",
-        "deregister: rejected FENCED",
-        "grant: done lease",
-        "revoke: done existed true",
-        "renew: done renewed",
-        "renew on a stream: done renewed",
-        "renew on a stream: done some not found",
-        "get: done records",
-        "get: rejected INSTANCE_NOT_FOUND",
-        "stale get: done records",
-        "list: done records",
-        "stale list: done records",
-        "watch from snapshot",
-        "watch from after",
-        "watch from now",
-        "step Snapshot",
-        "step Changes",
-        "step Progress",
-        "change put",
-        "change DEREGISTERED",
-        "change EXPIRED",
-        "change REVOKED",
-        "change LEFT_SELECTOR",
-    ];
-    let missing: Vec<&str> = wanted.into_iter().filter(|&name| !counts.contains_key(name)).collect();
+    let missing = missing(&counts, &[&CALLS[..], &WATCHES[..]].concat());
     assert!(missing.is_empty(), "never occurred: {missing:?}");
     let unknown = history
         .calls

@@ -92,7 +92,9 @@ pub(super) async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, flow
     let resets = flow.borrow().resets;
     tokio::select! {
         () = cut_or_reset(flow.clone(), resets) => Ending::Reset,
-        ending = async { tokio::join!(read(from, chunks, flow.clone()), write(to, due, flow.clone())).1 } => ending,
+        // The sender may be silent when the receiver's side has ended: only that counts.
+        ending = write(to, due, flow.clone()) => ending,
+        ending = async { read(from, chunks, flow.clone()).await; std::future::pending().await } => ending,
     }
 }
 

@@ -79,7 +79,7 @@ impl Stage {
         let reading = traffic::final_reads(self.target(0), self.options.clone(), self.recorder.clone());
         if timeout(PATIENCE, reading).await.is_err() {
             self.findings
-                .violation("final-reads", "they did not end within a minute");
+                .violation("final-reads", "they did not end within two minutes");
         }
         match self.cluster.state_hashes().await {
             Ok(hashes) => {
