@@ -265,14 +265,13 @@ fn options(plan: &Plan) -> traffic::Options {
     }
 }
 
-/// A majority is whole: it commits something new. How long that took.
+/// A majority is whole: it commits something new, whoever leads. How long that took.
 fn commits(world: &mut World, harmed: &[usize]) -> Result<Duration, String> {
     let (began, before) = (world.now(), world.lookout.highest);
     loop {
         world.step()?;
         let took = world.now() - began;
-        // Whoever leads: a harm may leave its node fit to, as a ring of three does.
-        if world.lookout.highest > before + 1 {
+        if world.committed_by_others_than(harmed) > before + 1 {
             return Ok(took);
         }
         if took > COMMITS_WITHIN {

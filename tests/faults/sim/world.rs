@@ -250,6 +250,14 @@ impl World {
         first.is_some() && self.machines.iter().all(|machine| applied(machine) == first)
     }
 
+    /// The highest index that a node knows to be committed, of those that are not named.
+    pub(super) fn committed_by_others_than(&self, harmed: &[usize]) -> u64 {
+        let others = (0..self.machines.len()).filter(|at| !harmed.contains(at));
+        let running = others.filter_map(|at| self.machines[at].running());
+        let committed = running.map(|running| running.node.raft().status().committed_index.0);
+        committed.max().unwrap_or(0)
+    }
+
     /// What every node says of itself, for a story.
     pub(super) fn status(&self) -> String {
         let one = |machine: &Machine| match machine.running() {
