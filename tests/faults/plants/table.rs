@@ -26,7 +26,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     // Reads.
     Plant { name: "read-passes-no-barrier", breaks: "a stale read is served as linearizable", actions: ALWAYS, harness: simulation(20), caught_by: &["I4a", "I4b"] },
     Plant { name: "read-index-of-an-earlier-round", breaks: "a read is answered by a round that began before it came", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
-    Plant { name: "age-too-young", breaks: "stale answers claim to be fresher than they are", actions: ALWAYS, harness: processes("isolate-follower", 240), caught_by: &["I6"] },
+    Plant { name: "age-too-young", breaks: "stale answers claim to be fresher than they are", actions: ALWAYS, harness: processes("isolate-follower", 600), caught_by: &["I6"] },
     Plant { name: "page-of-another-revision", breaks: "the pages of one list show several revisions", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
     // Writes.
     Plant { name: "unknown-called-not-applied", breaks: "a write that may have been appended is said to be not applied, and tried again", actions: ALWAYS, harness: simulation(40), caught_by: &["I2"] },
