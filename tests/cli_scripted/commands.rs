@@ -181,6 +181,9 @@ fn wait_ends_when_enough_serve_and_fails_when_too_few_do() {
     let waiting = Running::start(&at, &["wait", "web", "--count", "2"]);
     registry.put("web", "2");
     assert_eq!(waiting.end().done().out, "2 of web serve\n");
+    // Longer than any clock counts: it waits all the same.
+    let ran = roster(&at, &["wait", "web", "--count", "2", "--timeout", "580000000000y"]).done();
+    assert_eq!(ran.out, "2 of web serve\n");
 }
 
 #[test]
