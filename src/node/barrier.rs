@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, NodeError, proposer::Failure, route::Route};
+use super::{Clock, NodeError, route::Route, waiting::Failure};
 use crate::{model::LogIndex, watch::Hub};
 
 /// Reads that wait, of all clients.

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     Node,
-    proposer::Failure,
     route::{CALL_MAX, failure_to_proto, read_failure},
+    waiting::Failure,
 };
 use crate::{
     model::Term,

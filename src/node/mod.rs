@@ -21,6 +21,7 @@ mod proposer;
 mod renewals;
 mod route;
 mod status;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,9 +31,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     barrier::{Barrier, BarrierHandle},
     pins::Pins,
-    proposer::{Proposer, ProposerHandle},
+    proposer::Proposer,
     renewals::{Renewals, RenewalsHandle},
     route::{Route, UNAVAILABLE_AFTER},
+    waiting::ProposerHandle,
 };
 pub use self::{
     clock::{Clock, MachineClock},

@@ -8,34 +8,25 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, command_size::command_bytes};
+use super::{
+    Clock,
+    waiting::{Failure, ProposerHandle, Queues, RENEWALS_MAX, Renewals, WRITES_MAX, Write},
+};
 use crate::{
     lease_clock::{BareStamp, LeaseClock},
-    model::{LeaseId, LogIndex, NodeId, Revision, Term},
+    model::{LeaseId, NodeId, Term},
     raft::{Committed, Leadership, ProposeError, Raft},
-    registry::{Command, Entry, Renewal, Reply},
+    registry::{Command, Entry, Renewal},
 };
 
-/// Commands that wait before the caller is told to come back.
-const WRITES_MAX: usize = 16_384;
-/// Their size.
-const WRITES_MAX_BYTES: usize = 32 << 20;
-/// Batches of renewals that wait likewise.
-const RENEWALS_MAX: usize = 4_096;
 /// Entries proposed and not yet answered.
 const IN_FLIGHT_MAX: usize = 8;
 /// Commands in one entry.
@@ -48,137 +39,6 @@ const RENEWALS_PER_ENTRY: usize = 100_000;
 const COMPANY_WAIT: Duration = Duration::from_millis(20);
 /// How soon writes that wait for a quorum look again.
 const QUORUM_RETRY: Duration = Duration::from_millis(10);
-
-/// Why a write or a renewal has no result from the proposer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Not applied: this node does not lead (that term).
-    NotLeader(Option<NodeId>),
-    /// Not applied: no quorum within the caller's time.
-    NoQuorum,
-    /// Not applied: too much waits.
-    Overloaded,
-    /// Not applied: the node is going down.
-    ShuttingDown,
-    /// Not applied: the disk is full.
-    DiskFull,
-    /// It may yet be applied.
-    Unknown,
-}
-
-/// A command and its caller.
-struct Write {
-    command: Command,
-    term: Option<Term>,
-    propose_by: Instant,
-    bytes: usize,
-    reply: oneshot::Sender<Result<(LogIndex, Reply), Failure>>,
-    _share: Share,
-}
-
-/// Renewals of one caller: ids ascending, none twice.
-struct Renewals {
-    ids: Vec<LeaseId>,
-    term: Option<Term>,
-    propose_by: Instant,
-    since: Instant,
-    reply: oneshot::Sender<Result<(Vec<Renewal>, Revision), Failure>>,
-}
-
-/// The way to the proposer.
-#[derive(Clone)]
-pub(super) struct ProposerHandle {
-    writes: mpsc::Sender<Write>,
-    renewals: mpsc::Sender<Renewals>,
-    clock_running: Arc<AtomicBool>,
-    disk_full: Arc<AtomicBool>,
-    waiting_bytes: Arc<AtomicUsize>,
-}
-
-/// A share of the bytes that may wait; given back when it is dropped.
-struct Share(Arc<AtomicUsize>, usize);
-
-impl Share {
-    fn take(waiting: &Arc<AtomicUsize>, bytes: usize) -> Result<Self, Failure> {
-        let share = Self(waiting.clone(), bytes);
-        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
-        // One command always fits, however large.
-        if before > 0 && before + bytes > WRITES_MAX_BYTES {
-            Err(Failure::Overloaded)
-        } else {
-            Ok(share)
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
-
-impl ProposerHandle {
-    /// Proposes a command if this node leads (that term) before `propose_by`, and waits until it is applied.
-    pub(super) async fn write(
-        &self,
-        command: Command,
-        term: Option<Term>,
-        propose_by: Instant,
-    ) -> Result<(LogIndex, Reply), Failure> {
-        let (reply, answer) = oneshot::channel();
-        let bytes = command_bytes(&command);
-        let share = Share::take(&self.waiting_bytes, bytes)?;
-        let write = Write {
-            command,
-            term,
-            propose_by,
-            bytes,
-            reply,
-            _share: share,
-        };
-        send(&self.writes, write)?;
-        // The proposer answers all that it took, unless it is gone; what it had then proposed is unknown.
-        answer.await.unwrap_or(Err(Failure::Unknown))
-    }
-
-    /// Renews leases likewise; the results are in the order of `ids`, which must ascend.
-    pub(super) async fn renew(
-        &self,
-        ids: Vec<LeaseId>,
-        term: Option<Term>,
-        propose_by: Instant,
-    ) -> Result<(Vec<Renewal>, Revision), Failure> {
-        let (reply, answer) = oneshot::channel();
-        send(
-            &self.renewals,
-            Renewals {
-                ids,
-                term,
-                propose_by,
-                since: Instant::now(),
-                reply,
-            },
-        )?;
-        answer.await.unwrap_or(Err(Failure::Unknown))
-    }
-
-    /// Whether this node leads and its lease clock moves.
-    pub(super) fn clock_running(&self) -> bool {
-        self.clock_running.load(Ordering::Relaxed)
-    }
-
-    /// Commands that may grow the state are refused while this is set; removals and renewals go on.
-    pub(super) fn set_disk_full(&self, full: bool) {
-        self.disk_full.store(full, Ordering::Relaxed);
-    }
-}
-
-fn send<T>(queue: &mpsc::Sender<T>, item: T) -> Result<(), Failure> {
-    queue.try_send(item).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => Failure::Overloaded,
-        mpsc::error::TrySendError::Closed(_) => Failure::ShuttingDown,
-    })
-}
 
 /// One term of this node's leadership.
 struct Lead {
@@ -200,10 +60,7 @@ pub(super) struct Proposer {
     clock: Arc<dyn Clock>,
     quorum_timeout: Duration,
     leadership: watch::Receiver<Leadership>,
-    new_writes: mpsc::Receiver<Write>,
-    new_renewals: mpsc::Receiver<Renewals>,
-    clock_running: Arc<AtomicBool>,
-    disk_full: Arc<AtomicBool>,
+    queues: Queues,
     lead: Option<Lead>,
     writes: VecDeque<Write>,
     renewals: VecDeque<Renewals>,
@@ -213,26 +70,13 @@ pub(super) struct Proposer {
 impl Proposer {
     /// A proposer and the way to it. `quorum_timeout`: how recent a quorum's acknowledgement must be to propose.
     pub(super) fn new(raft: Raft, clock: Arc<dyn Clock>, quorum_timeout: Duration) -> (Self, ProposerHandle) {
-        let (writes, new_writes) = mpsc::channel(WRITES_MAX);
-        let (renewals, new_renewals) = mpsc::channel(RENEWALS_MAX);
-        let clock_running = Arc::new(AtomicBool::new(false));
-        let disk_full = Arc::new(AtomicBool::new(false));
-        let handle = ProposerHandle {
-            writes,
-            renewals,
-            clock_running: clock_running.clone(),
-            disk_full: disk_full.clone(),
-            waiting_bytes: Arc::default(),
-        };
+        let (handle, queues) = ProposerHandle::new();
         let proposer = Self {
             leadership: raft.leadership(),
             raft,
             clock,
             quorum_timeout,
-            new_writes,
-            new_renewals,
-            clock_running,
-            disk_full,
+            queues,
             lead: None,
             writes: VecDeque::new(),
             renewals: VecDeque::new(),
@@ -252,8 +96,8 @@ impl Proposer {
                     if changed.is_err() { break; }
                     self.follow_leadership();
                 }
-                Some(write) = self.new_writes.recv(), if self.writes.len() < WRITES_MAX => self.writes.push_back(write),
-                Some(renewals) = self.new_renewals.recv(), if self.renewals.len() < RENEWALS_MAX => {
+                Some(write) = self.queues.new_writes.recv(), if self.writes.len() < WRITES_MAX => self.writes.push_back(write),
+                Some(renewals) = self.queues.new_renewals.recv(), if self.renewals.len() < RENEWALS_MAX => {
                     self.renewals.push_back(renewals);
                 }
                 Some((waiters, result)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
@@ -264,8 +108,8 @@ impl Proposer {
             self.take_what_arrived();
             wake = self.close_entries();
         }
-        self.new_writes.close();
-        self.new_renewals.close();
+        self.queues.new_writes.close();
+        self.queues.new_renewals.close();
         self.take_what_arrived();
         self.refuse_waiting(Failure::ShuttingDown);
         while let Some((waiters, result)) = self.in_flight.next().await {
@@ -275,12 +119,12 @@ impl Proposer {
 
     fn take_what_arrived(&mut self) {
         while self.writes.len() < WRITES_MAX
-            && let Ok(write) = self.new_writes.try_recv()
+            && let Ok(write) = self.queues.new_writes.try_recv()
         {
             self.writes.push_back(write);
         }
         while self.renewals.len() < RENEWALS_MAX
-            && let Ok(renewals) = self.new_renewals.try_recv()
+            && let Ok(renewals) = self.queues.new_renewals.try_recv()
         {
             self.renewals.push_back(renewals);
         }
@@ -290,7 +134,7 @@ impl Proposer {
         let leadership = self.leadership.borrow_and_update().clone();
         let Some(lead) = leadership.lead else {
             self.lead = None;
-            self.clock_running.store(false, Ordering::Relaxed);
+            self.queues.clock_running.store(false, Ordering::Relaxed);
             return;
         };
         if self.lead.as_ref().is_none_or(|current| current.term != lead.term) {
@@ -355,7 +199,7 @@ impl Proposer {
                 None
             }
         };
-        let full = self.disk_full.load(Ordering::Relaxed);
+        let full = self.queues.disk_full.load(Ordering::Relaxed);
         refuse_some(
             &mut self.writes,
             |write| {
@@ -393,7 +237,8 @@ impl Proposer {
         let (now, ack) = self.times();
         if let Some(lead) = &mut self.lead {
             lead.clock.step(now, ack);
-            self.clock_running
+            self.queues
+                .clock_running
                 .store(lead.clock.is_running(now, ack), Ordering::Relaxed);
         }
     }
@@ -558,16 +403,6 @@ mod tests {
             lease_id: None,
             ttl: Ttl::DEFAULT
         }));
-    }
-
-    #[test]
-    fn what_waits_has_a_limit_in_bytes_and_one_large_command_always_fits() {
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let large = Share::take(&waiting, WRITES_MAX_BYTES + 1).map_err(drop).unwrap();
-        assert_eq!(Share::take(&waiting, 1).map(drop), Err(Failure::Overloaded));
-        drop(large);
-        assert_eq!(waiting.load(Ordering::Relaxed), 0);
-        assert!(Share::take(&waiting, 1).is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, proposer::Failure, route::Route};
+use super::{NodeError, route::Route, waiting::Failure};
 use crate::{
     model::{LeaseId, Revision},
     registry::Renewal,

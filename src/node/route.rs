@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{NodeError, proposer::Failure};
+use super::{NodeError, waiting::Failure};
 use crate::{
     model::{LogIndex, NodeId, Revision, Term},
     peer::{PeerError, Peers},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-use super::proposer::ProposerHandle;
+use super::waiting::ProposerHandle;
 
 /// How long a call waits for a leader and a quorum to appear before it is told that there is none. Longer than an
 /// election, shorter than the patience of most callers, who may then try another node.

@@ -84,7 +84,7 @@ impl Node {
             match tokio::time::timeout_at(deadline, self.0.raft.state_at(at)).await {
                 Ok(Some(state)) => (at, state),
                 Ok(None) => return Ok(Err(self.0.hub.view().applied)),
-                Err(_elapsed) => return Err(self.0.route.explain(super::proposer::Failure::NoQuorum)),
+                Err(_elapsed) => return Err(self.0.route.explain(super::waiting::Failure::NoQuorum)),
             }
         };
         let hash = blocking::run(move || content_hash(&state))
