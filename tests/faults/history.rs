@@ -10,11 +10,13 @@
 //! by (key, incarnation): a recording client deregisters each life by one logical call. A Grant brings its own id, a
 //! Revoke names one that only it revokes.
 
+mod asked;
 mod digest;
 mod whole;
 
 use serde::{Deserialize, Serialize};
 
+pub use asked::{Part, asked, asked_by};
 pub use digest::digest;
 pub use whole::{History, HistoryError, write_event};
 
@@ -86,6 +88,9 @@ pub struct Call {
     pub ended: At,
     /// What was asked.
     pub request: Request,
+    /// Of what a Register, BatchRegister or Update asks for besides (see [`asked`]); 0 = not recorded, not compared.
+    #[serde(default)]
+    pub asked: u64,
     /// What came back.
     pub answer: Answer,
 }
@@ -358,6 +363,9 @@ pub struct WatchStream {
     /// None = the default of 10 s; 0 = never.
     #[serde(default)]
     pub max_age_ns: Option<u64>,
+    /// Its client stops reading now and then: how late it is says nothing.
+    #[serde(default)]
+    pub slow: bool,
     /// As received.
     pub steps: Vec<Step>,
     /// None = open when the run ended.

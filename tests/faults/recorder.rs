@@ -161,6 +161,7 @@ mod tests {
             sent: recorder.now(),
             ended: recorder.now(),
             request: Request::Grant { lease: 1, ttl_ms: 1 },
+            asked: 0,
             answer: Answer::Unknown { reason: "test".into() },
         })
     }

@@ -137,7 +137,7 @@ fn event_line(witness: &Witness, position: Position) -> String {
     let what = match &event.what {
         What::Renewals(renewals) => format!("{} renewals", renewals.len()),
         What::Expired(lease) => format!("lease {lease} expires"),
-        What::Command(request, reply) => format!("{request:?} => {:?}", reply.result),
+        What::Command { request, reply, .. } => format!("{request:?} => {:?}", reply.result),
     };
     format!(
         "log: index {} (term {}), revision {}, lease time {}: {what}",

@@ -1,9 +1,10 @@
 //! A1: while a majority is left, calls to the nodes that no fault hit succeed. A2: without one, nothing is answered as
-//! if there were one, and nothing hangs. A3: after the last fault the cluster works again.
+//! if there were one; and a node that can answer does, within 5 s, and renewals within min(2 s, TTL / 4), be it with a
+//! refusal. A3: after the last fault the cluster works again.
 //!
 //! Faults take a while to show their effect, and so do their ends: what happens meanwhile proves nothing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Case, Findings, options::ns, order::linearizable_revision};
 use crate::{
@@ -15,6 +16,22 @@ use crate::{
 const FAILURES_ALWAYS_ALLOWED: usize = 3;
 /// So many write attempts must have been made after the last fault for A3 to expect one to succeed.
 const WRITES_MIN: usize = 10;
+/// Faults that leave the node that they hit able to answer its clients: with a refusal, at least.
+const LEAVES_ANSWERING: [&str; 11] = [
+    "partition",
+    "bridge",
+    "ring",
+    "disk_frozen",
+    "disk_slow",
+    "disk_full",
+    "slow_sync",
+    "clock_jump",
+    "clock_rate",
+    "clock_leap",
+    "wall_leap",
+];
+/// A renewal that is not committed within this, or a quarter of its lease's TTL, is answered UNCONFIRMED.
+const RENEWAL_MAX: Duration = Duration::from_secs(2);
 /// Faults that hit no node in particular, or the ways to the clients, or a disk: what syncs when, and when a node
 /// meets its disk's trouble, nobody outside can tell.
 const UNCLEAR: [&str; 8] = [
@@ -29,9 +46,8 @@ const UNCLEAR: [&str; 8] = [
 ];
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
-    let spans = spans(case);
-    with_majority(case, &spans, findings);
-    without_majority(case, &spans, findings);
+    with_majority(case, &spans(case, case.options.fault_margin), findings);
+    without_majority(case, &spans(case, case.options.fault_edge), findings);
     hangs(case, findings);
     recovery(case, findings);
 }
@@ -43,13 +59,15 @@ struct Span<'a> {
     hit: BTreeSet<&'a str>,
     /// Some fault says that no majority is left.
     none_left: bool,
+    /// Only writes need what is gone: the disks stand still.
+    reads_go_on: bool,
     /// A fault of it hits what A1 can't tell apart.
     unclear: bool,
 }
 
 /// The run, cut where a fault begins or ends, without the margins in which it only comes or goes.
-fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
-    let margin = ns(case.options.fault_margin);
+fn spans<'a>(case: &'a Case<'_>, margin: Duration) -> Vec<Span<'a>> {
+    let margin = ns(margin);
     let mut cuts: Vec<At> = vec![0, case.timeline.end];
     for (from, until, _) in &case.timeline.faults {
         cuts.extend([*from, *until]);
@@ -72,6 +90,10 @@ fn spans<'a>(case: &'a Case<'_>) -> Vec<Span<'a>> {
                 .map(String::as_str)
                 .collect(),
             none_left: active.iter().any(|fault| !fault.majority_left),
+            reads_go_on: active
+                .iter()
+                .filter(|fault| !fault.majority_left)
+                .all(|fault| fault.kind.starts_with("disk")),
             unclear: active
                 .iter()
                 .any(|fault| UNCLEAR.iter().any(|kind| fault.kind.starts_with(kind))),
@@ -145,7 +167,8 @@ fn is_refusal(reason: &str) -> bool {
 
 fn without_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings<'_>) {
     for span in spans.iter().filter(|span| span.none_left) {
-        for call in within(case, span) {
+        let needs_it = |call: &&Call| !(span.reads_go_on && is_read(call));
+        for call in within(case, span).filter(needs_it) {
             findings.looked("A2", 1);
             if linearizable_revision(call).is_some() {
                 let story = Story::new(format!(
@@ -161,19 +184,66 @@ fn without_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings
     }
 }
 
-/// No call outlasts every deadline. One of the client library's is many attempts; a renewal on a stream has none.
+fn is_read(call: &Call) -> bool {
+    matches!(call.request, Request::Get { .. } | Request::List { .. })
+}
+
+/// A node that can answer does so in time. One call of the client library's is many attempts. A list of many pages is
+/// many calls, too.
 fn hangs(case: &Case<'_>, findings: &mut Findings<'_>) {
-    let longest = ns(case.options.call_max);
     for call in &case.history.calls {
-        if call.node.is_none() || matches!(call.request, Request::Renew { stream: true, .. }) {
+        let Some(node) = &call.node else { continue };
+        let longest = match &call.request {
+            Request::List { .. } => continue,
+            Request::Renew { leases, .. } => match shortest_ttl(case, leases) {
+                Some(ttl) => ns(RENEWAL_MAX).min(ttl / 4) + ns(case.options.renewal_slack),
+                None => continue,
+            },
+            _ => ns(case.options.call_max),
+        };
+        if !can_answer(case, node, call) {
             continue;
         }
         findings.looked("A2", 1);
-        if call.ended - call.sent.min(call.ended) > longest {
-            let story = Story::new(format!("a call took longer than {}", time(longest)));
-            findings.violate("A2", story.call(call));
+        let took = call.ended - call.sent.min(call.ended);
+        if took > longest && !has_left(&call.answer) {
+            let story = Story::new(format!(
+                "{node} could answer its clients, and a call took {}, which is longer than {}",
+                time(took),
+                time(longest)
+            ));
+            let faults = case.timeline.faults_within(call.sent, call.ended);
+            findings.violate("A2", faults.fold(story.call(call), Story::fault));
         }
     }
+}
+
+/// The client stopped waiting for reasons of its own.
+fn has_left(answer: &Answer) -> bool {
+    matches!(answer, Answer::Failed { reason } | Answer::Unknown { reason }
+        if ["GIVEN_UP", "LEFT", "NO_ROOM"].contains(&reason.as_str()))
+}
+
+/// In nanoseconds; `None` = the log knows none of them.
+fn shortest_ttl(case: &Case<'_>, leases: &[i64]) -> Option<u64> {
+    let known = leases.iter().filter_map(|id| case.witness.leases.get(*id));
+    let ttls = known.flat_map(|lease| lease.renewals.iter().map(|(_, ttl_ms)| ttl_ms * 1_000_000));
+    ttls.min()
+}
+
+/// Whether the node ran and its clients reached it, from a while before the call until after it.
+fn can_answer(case: &Case<'_>, node: &str, call: &Call) -> bool {
+    let margin = ns(case.options.fault_margin);
+    let mut faults = case
+        .timeline
+        .faults_within(call.sent.saturating_sub(margin), call.ended + margin);
+    faults.all(|fault| {
+        let harmless = LEAVES_ANSWERING.contains(&fault.kind.as_str())
+            && !fault.details.contains("clients: true")
+            && !fault.details.starts_with("docker");
+        let elsewhere = !fault.nodes.is_empty() && !fault.nodes.iter().any(|hit| hit == node);
+        harmless || elsewhere && !fault.kind.starts_with("client")
+    })
 }
 
 fn recovery(case: &Case<'_>, findings: &mut Findings<'_>) {

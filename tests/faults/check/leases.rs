@@ -10,10 +10,15 @@ use std::collections::BTreeMap;
 
 use super::{Case, Findings, options::ns, order::NEVER};
 use crate::{
-    history::{Answer, At, Hold, RenewOutcome, Reply, Request},
+    history::{Answer, At, Held, Hold, RenewOutcome, Reply, Request},
     story::{Story, time},
     witness::{Lease, LeaseEnd, Position, What},
 };
+
+/// Faults of the clock that leases go by, which may take it ahead. A wall clock that jumps is none of leases' business.
+const LEASE_CLOCKS_AHEAD: [&str; 2] = ["clock_rate", "clock_leap"];
+/// The same, behind.
+const LEASE_CLOCKS_BEHIND: [&str; 3] = ["clock_rate", "clock_leap", "clock_still"];
 
 /// An acknowledged renewal: the call, and its place in the log.
 type Acknowledged = (usize, Position);
@@ -33,6 +38,7 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     }
     for held in &case.history.held {
         findings.looked("L6", 1);
+        held_for_too_long(case, held, findings);
         let Some((end, LeaseEnd::Expired)) = case.witness.leases.get(held.lease).and_then(|lease| lease.end) else {
             continue;
         };
@@ -51,6 +57,34 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
             ));
             findings.violate("L6", story.event(case.witness, end));
         }
+    }
+}
+
+/// Nobody can believe in a lease for longer than its TTL after the last renewal in the log: it was sent before anyone
+/// saw its effect. So a library that says "held" through a long time without a quorum is found, though nothing expires.
+fn held_for_too_long(case: &Case<'_>, held: &Held, findings: &mut Findings<'_>) {
+    let Some(lease) = case.witness.leases.get(held.lease) else {
+        return;
+    };
+    let Some((last, ttl_ms)) = lease.renewals.last() else {
+        return;
+    };
+    let seen = case.order.first_seen(*last);
+    if seen == NEVER {
+        return;
+    }
+    let until = seen + scaled(ttl_ms * 1_000_000, 1.0 + case.options.drift) + slack(case, seen, held.until);
+    if held.until > until {
+        let story = Story::new(format!(
+            "the client library said until {} that {} is held by lease {}, whose last renewal was seen by {} and is good \
+             until {}",
+            time(held.until),
+            held.key,
+            held.lease,
+            time(seen),
+            time(until)
+        ));
+        findings.violate("L6", story.event(case.witness, *last));
     }
 }
 
@@ -116,7 +150,9 @@ fn too_early(
 /// By how much a lease may be seen to end early: each jump of a clock may credit a step of the lease clock.
 fn slack(case: &Case<'_>, from: At, until: At) -> u64 {
     let faults = case.timeline.faults_within(from, until);
-    let jumps = faults.filter(|fault| fault.kind.starts_with("clock")).count() as u64;
+    let jumps = faults
+        .filter(|fault| LEASE_CLOCKS_AHEAD.contains(&fault.kind.as_str()))
+        .count() as u64;
     ns(case.options.lease_slack) + jumps * ns(case.options.clock_jump_credit)
 }
 
@@ -213,7 +249,9 @@ fn allowance(case: &Case<'_>, place: Position, next: Option<Position>, from: At,
         .timeline
         .faults
         .iter()
-        .filter(|(begin, end, fault)| fault.kind.starts_with("clock") && *begin <= until && *end >= from)
+        .filter(|(begin, end, fault)| {
+            LEASE_CLOCKS_BEHIND.contains(&fault.kind.as_str()) && *begin <= until && *end >= from
+        })
         .map(|(begin, end, _)| end.min(&until) - begin.max(&from))
         .sum();
     ns(options.expiry_max)

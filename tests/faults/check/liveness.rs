@@ -1,10 +1,7 @@
 //! W11: on a calm cluster a watch is at most so far behind; and a watch of a node that was cut off from the majority
 //! ends when its age passes its `max_age`.
 //!
-//! Unseen: how late a watcher is that does not read. Its pauses are known by what had gathered meanwhile and comes at
-//! once.
-
-use std::time::Duration;
+//! Unseen: how late a watcher is whose client stops reading now and then.
 
 use super::{Case, Findings, options::ns};
 use crate::{
@@ -12,16 +9,11 @@ use crate::{
     story::{Story, time},
 };
 
-/// Steps that come so close after each other had been waiting.
-const TOGETHER: Duration = Duration::from_millis(5);
-/// A reader pauses for so long at least.
-const PAUSE_MIN: Duration = Duration::from_millis(300);
 /// What the recorder calls it when a node was silent for too long.
 const SILENT: &str = "DEADLINE";
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     for stream in &case.history.watches {
-        findings.looked("W11", 1);
         delays(case, stream, findings);
         silence(case, stream, findings);
         cut_off(case, stream, findings);
@@ -30,28 +22,24 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
 
 /// Before each step: what had been acknowledged long ago is in the view.
 fn delays(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
+    if stream.slow {
+        return;
+    }
     let limit = ns(case.options.watch_delay_max);
     let calm = ns(case.options.calm_after);
-    let mut paused = 0;
-    for (number, pair) in stream.steps.windows(2).enumerate() {
+    for pair in stream.steps.windows(2) {
         let (one, next) = (&pair[0], &pair[1]);
-        let gap = next.at - one.at.min(next.at);
-        let after = stream.steps.get(number + 2);
-        let had_gathered = after.is_some_and(|after| after.at - next.at.min(after.at) < ns(TOGETHER));
-        if gap >= ns(PAUSE_MIN) && had_gathered {
-            paused += gap;
+        let Some(then) = next.at.checked_sub(limit).filter(|then| stream.opened < *then) else {
+            continue;
+        };
+        let Some((shown, _)) = case.order.shown_before(then) else {
+            continue;
+        };
+        if !case.timeline.is_calm(then.saturating_sub(calm), next.at) {
+            continue;
         }
-        let Some(then) = next.at.checked_sub(limit + paused) else {
-            continue;
-        };
-        let Some((shown, _)) = case.order.shown_before(then).filter(|_| stream.opened < then) else {
-            paused = 0;
-            continue;
-        };
-        if shown <= case.witness.last_at(one.revision) {
-            // It has caught up: what it had paused is of no account any more.
-            paused = 0;
-        } else if case.timeline.is_calm(then.saturating_sub(calm), next.at) {
+        findings.looked("W11", 1);
+        if shown > case.witness.last_at(one.revision) {
             let story = Story::new(format!(
                 "a watch stood at revision {} until {}, though revision {} had been shown before {}, and all was calm",
                 one.revision,
@@ -91,8 +79,11 @@ fn cut_off(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
     let Some(node) = stream.node.as_ref().filter(|_| max_age > 0) else {
         return;
     };
-    // The node's own time, and that of a client which reads slowly.
-    let patience = max_age + ns(case.options.fault_margin) + ns(Duration::from_secs(5));
+    if stream.slow {
+        return;
+    }
+    let patience = max_age + ns(case.options.fault_margin) + ns(case.options.watch_end_max);
+    too_old(case, stream, max_age, findings);
     let ended: At = stream.ended.as_ref().map_or(case.timeline.end, |ended| ended.at);
     let cut = case.timeline.faults.iter().find(|(from, until, fault)| {
         let small = 2 * fault.nodes.len() < case.history.run.nodes as usize;
@@ -101,16 +92,18 @@ fn cut_off(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
             .timeline
             .faults_within(*from, from + patience)
             .all(|other| other.kind == "partition");
-        let lasts = *until > from + patience && ended > from + patience;
         fault.kind == "partition"
             && small
             && speaks
             && fault.nodes.contains(node)
             && stream.opened < *from
-            && lasts
+            && *until > from + patience
+            && ended > *from
             && alone
     });
-    if let Some((from, _, fault)) = cut {
+    let Some((from, _, fault)) = cut else { return };
+    findings.looked("W11", 1);
+    if ended > from + patience {
         let story = Story::new(format!(
             "{node} was cut off from the majority at {}, and a watch of it with a max_age of {} still had not ended at {}",
             time(*from),
@@ -118,6 +111,23 @@ fn cut_off(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
             time(from + patience)
         ));
         findings.violate("W11", tell_last(stream, story.fault(fault)));
+    }
+}
+
+/// No step is told whose view is older than its watcher wants: the stream had to end instead.
+fn too_old(case: &Case<'_>, stream: &WatchStream, max_age: u64, findings: &mut Findings<'_>) {
+    let limit = max_age + ns(case.options.watch_end_max);
+    for step in &stream.steps {
+        let Some(age) = step.age_ns else { continue };
+        findings.looked("W11", 1);
+        if age > limit {
+            let story = Story::new(format!(
+                "a watch with a max_age of {} was given a step whose view may be {} old",
+                time(max_age),
+                time(age)
+            ));
+            return findings.violate("W11", story.step(stream, step));
+        }
     }
 }
 

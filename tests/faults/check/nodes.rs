@@ -65,10 +65,10 @@ fn keeps_up(case: &Case<'_>, sample: &Sample, findings: &mut Findings<'_>) {
     let Some(then) = sample.sent.checked_sub(calm) else {
         return;
     };
-    findings.looked("R2", 1);
     if !case.timeline.is_calm(then.saturating_sub(calm), sample.ended) {
         return;
     }
+    findings.looked("R2", 1);
     if let Some((shown, _)) = case.order.shown_before(then)
         && case.witness.revision_at(shown) > sample.revision
     {

@@ -70,7 +70,7 @@ impl Timeline {
         self.faults.iter().map(|(_, end, _)| *end).max()
     }
 
-    /// How much of a span lies in silences; those at its edges count whole.
+    /// How much of a span lies in silences.
     pub(super) fn silence_within(&self, from: At, until: At) -> u64 {
         let first = self.silences.partition_point(|(_, end, _)| *end <= from);
         let after = self.silences.partition_point(|(begin, _, _)| *begin < until);
@@ -78,7 +78,8 @@ impl Timeline {
             return 0;
         }
         let (begin, end, before) = self.silences[after - 1];
-        before + (end - begin) - self.silences[first].2
+        let whole = before + (end - begin) - self.silences[first].2;
+        whole - from.saturating_sub(self.silences[first].0) - end.saturating_sub(until)
     }
 }
 
@@ -106,9 +107,10 @@ mod tests {
             ..Timeline::default()
         };
         assert_eq!(timeline.silence_within(0, 50), 10 + 18 + 19);
-        assert_eq!(timeline.silence_within(11, 20), 18);
+        assert_eq!(timeline.silence_within(11, 20), 8);
         assert_eq!(timeline.silence_within(11, 12), 0);
         assert_eq!(timeline.silence_within(30, 31), 0);
-        assert_eq!(timeline.silence_within(40, 45), 19);
+        assert_eq!(timeline.silence_within(40, 45), 5);
+        assert_eq!(timeline.silence_within(5, 40), 5 + 18 + 9);
     }
 }

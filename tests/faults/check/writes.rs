@@ -69,7 +69,7 @@ fn answered(case: &Case<'_>, group: &Group<'_>, findings: &mut Findings<'_>) {
 }
 
 fn is_fenced(case: &Case<'_>, place: Position) -> bool {
-    let What::Command(_, reply) = &case.witness.event(place).what else {
+    let What::Command { reply, .. } = &case.witness.event(place).what else {
         return false;
     };
     matches!(reply.result, Err(Rejection::Fenced { .. }))
@@ -109,11 +109,12 @@ fn count(case: &Case<'_>, contents: &Contents, group: &Group<'_>, findings: &mut
 /// Each command is what one of the attempts asked for.
 fn arguments(case: &Case<'_>, group: &Group<'_>, findings: &mut Findings<'_>) {
     for place in &group.commands {
-        let What::Command(request, _) = &case.witness.event(*place).what else {
+        let What::Command { request, asked, .. } = &case.witness.event(*place).what else {
             continue;
         };
+        let is_it = |call: &Call| call.request == **request && (call.asked == 0 || call.asked == *asked);
         if let Some(first) = group.attempts.first()
-            && !group.attempts.iter().any(|attempt| attempt.call.request == **request)
+            && !group.attempts.iter().any(|attempt| is_it(attempt.call))
         {
             let story = Story::new("the log has something else than what was asked for").call(first.call);
             findings.violate("I2", story.event(case.witness, *place));

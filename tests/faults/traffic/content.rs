@@ -9,7 +9,7 @@ use roster::wire::{
 };
 
 use super::Options;
-use crate::history::{Key, MARK, Record, Selector, digest};
+use crate::history::{Key, MARK, Part, Record, Selector, digest};
 
 /// The services' names begin with one of these.
 const PREFIXES: [&str; 2] = ["web", "db"];
@@ -113,6 +113,52 @@ impl Looks {
             ..v1::UpdateRequest::default()
         }
     }
+}
+
+/// What a Register asks for, of what goes over the wire.
+pub(super) fn parts_of_instance(instance: &v1::Instance) -> Vec<Part> {
+    let mut parts = vec![
+        ("key", instance.key.as_ref().map(key_from_wire).unwrap_or_default()),
+        ("address", instance.address.clone()),
+        ("weight", instance.weight.unwrap_or(100).to_string()),
+        ("region", instance.region.clone()),
+        ("zone", instance.zone.clone()),
+        ("version", instance.version.clone()),
+        ("status", instance.status().as_str_name().to_owned()),
+        ("incarnation", instance.incarnation.to_string()),
+    ];
+    parts.extend(instance.tags.iter().map(|tag| ("tag", tag.clone())));
+    parts.extend(metadata(&instance.metadata));
+    parts
+}
+
+/// What an Update asks for.
+pub(super) fn parts_of_update(update: &v1::UpdateRequest) -> Vec<Part> {
+    let mut parts = vec![
+        ("key", update.key.as_ref().map(key_from_wire).unwrap_or_default()),
+        ("incarnation", update.incarnation.to_string()),
+    ];
+    if update.status() != Status::Unspecified {
+        parts.push(("status", update.status().as_str_name().to_owned()));
+    }
+    parts.extend(update.weight.map(|weight| ("weight", weight.to_string())));
+    parts.extend(update.version.clone().map(|version| ("version", version)));
+    parts.extend(update.add_tags.iter().map(|tag| ("add tag", tag.clone())));
+    parts.extend(update.remove_tags.iter().map(|tag| ("remove tag", tag.clone())));
+    parts.extend(metadata(&update.set_metadata));
+    parts.extend(
+        update
+            .remove_metadata
+            .iter()
+            .map(|name| ("remove metadata", name.clone())),
+    );
+    parts
+}
+
+fn metadata(metadata: &BTreeMap<String, String>) -> impl Iterator<Item = Part> {
+    metadata
+        .iter()
+        .map(|(name, value)| ("metadata", format!("{name}={value}")))
 }
 
 fn marked(mark: &str) -> BTreeMap<String, String> {

@@ -239,6 +239,8 @@ async fn follow(session: &Session, client: &Client, selector: Selector, until: I
     let mut watcher = Watcher::new(client.clone(), request).without_view();
     let mut open = OpenWatch::begin(recorder, watcher_id, None, selector.clone(), Start::Snapshot);
     let mut gathered = Gathered::default();
+    // What the application was given, whatever the library believes that it gave.
+    let mut given: Option<i64> = None;
     loop {
         let event = tokio::select! {
             event = watcher.next() => event,
@@ -254,8 +256,7 @@ async fn follow(session: &Session, client: &Client, selector: Selector, until: I
             }
             Ok(WatchEvent::Interrupted(error)) => {
                 open.end(error.to_string());
-                let position = watcher.position().map(|position| position.revision);
-                let start = position.map_or(Start::Snapshot, Start::After);
+                let start = given.map_or(Start::Snapshot, Start::After);
                 open = OpenWatch::begin(recorder, watcher_id, None, selector.clone(), start);
                 continue;
             }
@@ -263,6 +264,7 @@ async fn follow(session: &Session, client: &Client, selector: Selector, until: I
         };
         for message in messages {
             if let Taken::Step(step) = gathered.take(message, recorder.now()) {
+                given = Some(step.revision);
                 open.step(step);
             }
         }

@@ -124,7 +124,7 @@ pub struct Options {
     pub lease_instances: Range<u32>,
     /// How many leases a Renewer keeps alive.
     pub renewer_leases: u32,
-    /// How long one call may take; a Range, for a node's own limit of 5 s is to be met too.
+    /// How long most calls may take; some are given more, for a node's own limit of 5 s is to be met too.
     pub deadline: Range<Duration>,
     /// How long a slow watcher does not read.
     pub slow: Range<Duration>,

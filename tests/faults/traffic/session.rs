@@ -14,12 +14,16 @@ use super::{
     verdict::GIVEN_UP,
 };
 use crate::{
-    history::{Answer, At, Call, Event, Hold, Key, Mark, Reply, Request},
+    history::{Answer, At, Call, Event, Hold, Key, Mark, Reply, Request, asked},
     recorder::Recorder,
 };
 
 /// The pause after an attempt that failed.
 const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(5)..Duration::from_millis(80);
+/// How many calls of a hundred are given [`PATIENT`]: then a node's own limit of 5 s is what ends them.
+const PATIENT_OF_100: u32 = 12;
+/// What such a call is given.
+const PATIENT: std::ops::Range<Duration> = Duration::from_secs(6)..Duration::from_secs(8);
 /// How far the numbers of two clients' chance lie apart.
 const SEED_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -33,6 +37,30 @@ pub(super) struct Logical {
     pub(super) looks: Looks,
     /// Of a list; 0 = the server's choice.
     pub(super) page_size: i32,
+}
+
+impl Logical {
+    /// What it asks for besides its request.
+    fn asked(&self) -> u64 {
+        let instance = |key: &str, incarnation, mark: &str| {
+            content::parts_of_instance(&self.looks.instance(key, incarnation, mark))
+        };
+        match &self.request {
+            Request::Register {
+                key, incarnation, mark, ..
+            } => asked([instance(key, *incarnation, mark)]),
+            Request::BatchRegister {
+                keys,
+                incarnation,
+                mark,
+                ..
+            } => asked(keys.iter().map(|key| instance(key, *incarnation, mark))),
+            Request::Update {
+                key, incarnation, mark, ..
+            } => asked([content::parts_of_update(&self.looks.update(key, *incarnation, mark))]),
+            _ => 0,
+        }
+    }
 }
 
 /// One client.
@@ -142,6 +170,9 @@ impl Session {
 
     /// A deadline for one call.
     pub(super) fn deadline(&mut self) -> Duration {
+        if self.rng.random_ratio(PATIENT_OF_100, 100) {
+            return self.rng.random_range(PATIENT);
+        }
         self.rng.random_range(self.options.deadline.clone())
     }
 
@@ -255,6 +286,7 @@ impl Session {
                 node,
                 sent,
                 ended: sent,
+                asked: call.asked(),
                 request: call.request.clone(),
                 answer: Answer::Unknown {
                     reason: GIVEN_UP.to_owned(),

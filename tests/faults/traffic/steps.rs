@@ -134,6 +134,7 @@ impl OpenWatch {
                 selector,
                 start,
                 max_age_ns: None,
+                slow: false,
                 steps: Vec::new(),
                 ended: None,
             }),
@@ -144,6 +145,14 @@ impl OpenWatch {
     pub(super) fn with_max_age(mut self, max_age_ns: Option<u64>) -> Self {
         if let Some(stream) = &mut self.stream {
             stream.max_age_ns = max_age_ns;
+        }
+        self
+    }
+
+    /// The same, whose client stops reading now and then.
+    pub(super) fn slow(mut self, slow: bool) -> Self {
+        if let Some(stream) = &mut self.stream {
+            stream.slow = slow;
         }
         self
     }

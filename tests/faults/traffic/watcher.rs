@@ -141,7 +141,7 @@ async fn first(session: &mut Session, old: &[i64]) -> Wanted {
 
 /// One node's stream, until it ends or the client feels like leaving; the position that it reached.
 async fn one_stream(session: &mut Session, wanted: &Wanted, slow: bool) -> Option<i64> {
-    let mut open = wanted.begin(session);
+    let mut open = wanted.begin(session).slow(slow);
     let end = follow(session, wanted, slow, &mut open).await;
     let position = open.position();
     match end {

@@ -16,7 +16,7 @@ use super::{
     Changed, Event, LeaseEnd, Shown, Version, What, Witness, WitnessOptions, decode, lease_model::LeaseModel,
     naive::Naive,
 };
-use crate::history::{Hold, Key, NodeLog, Payload, Request};
+use crate::history::{Hold, Key, NodeLog, Payload, Request, asked_by};
 
 /// The fold as far as it went.
 struct Fold<'w> {
@@ -268,7 +268,11 @@ impl Fold<'_> {
             );
             self.witness.flaw("I1", story);
         }
-        let what = What::Command(Box::new(request), Box::new(reply.clone()));
+        let what = What::Command {
+            request: Box::new(request),
+            asked: asked_by(command),
+            reply: Box::new(reply.clone()),
+        };
         self.event(cursor, what, revision);
     }
 

@@ -78,7 +78,7 @@ impl<'h> Matches<'h> {
     pub fn of(history: &'h History, witness: &Witness) -> Self {
         let mut groups: BTreeMap<Contents, Group<'h>> = BTreeMap::new();
         for (at, event) in witness.events.iter().enumerate() {
-            if let What::Command(request, _) = &event.what
+            if let What::Command { request, .. } = &event.what
                 && let Some(contents) = Contents::of(request)
             {
                 groups.entry(contents).or_default().commands.push(at + 1);
@@ -101,7 +101,7 @@ impl<'h> Matches<'h> {
 
 /// Whether the call's answer is that of the command at a position.
 fn is_answer(call: &Call, witness: &Witness, position: Position) -> bool {
-    let What::Command(_, reply) = &witness.event(position).what else {
+    let What::Command { reply, .. } = &witness.event(position).what else {
         return false;
     };
     match &call.answer {

@@ -64,8 +64,15 @@ pub enum What {
     Renewals(Vec<(i64, Renewal)>),
     /// A lease came to its end.
     Expired(i64),
-    /// A command, and what its caller is to be answered.
-    Command(Box<Request>, Box<Reply>),
+    /// A command.
+    Command {
+        /// What a client asked that became it.
+        request: Box<Request>,
+        /// What it asks for besides (see [`crate::history::asked`]).
+        asked: u64,
+        /// What its caller is to be answered.
+        reply: Box<Reply>,
+    },
 }
 
 /// What became of one record.
@@ -155,17 +162,19 @@ impl Witness {
         self.events.len()
     }
 
-    /// The first position at which the registry has reached a revision; `None` if it never did.
+    /// The first position at which the registry has reached a revision; `None` if it never did, or if no registry
+    /// could.
     #[must_use]
     pub fn first_at(&self, revision: i64) -> Option<Position> {
-        let at = usize::try_from(revision.max(0)).ok()?;
+        let at = usize::try_from(revision).ok()?;
         self.first.get(at).copied()
     }
 
     /// The last position at which the registry has not gone beyond a revision.
     #[must_use]
     pub fn last_at(&self, revision: i64) -> Position {
-        self.first_at(revision + 1).map_or(self.end(), |next| next - 1)
+        let next = self.first_at(revision.saturating_add(1).max(0));
+        next.map_or(self.end(), |next| next.saturating_sub(1))
     }
 
     /// The revision at a position.

@@ -212,6 +212,7 @@ impl Made {
             sent: self.now,
             ended: self.now,
             request,
+            asked: 0,
             answer: Answer::Unknown { reason: "LOST".into() },
         };
         self.pending.push(Pending {
@@ -448,6 +449,7 @@ impl Made {
             selector: selector.clone(),
             start,
             max_age_ns: None,
+            slow: false,
             steps: Vec::new(),
             ended: None,
         };

@@ -195,7 +195,7 @@ fn unknown(case: &Case<'_>, keys: &mut Keys, all: &mut Vec<Timed>) {
         let taken: Vec<Position> = group.attempts.iter().filter_map(|it| case.order.place[it.at]).collect();
         for place in group.commands.iter().filter(|place| !taken.contains(place)) {
             let event = case.witness.event(*place);
-            let What::Command(request, reply) = &event.what else {
+            let What::Command { request, reply, .. } = &event.what else {
                 continue;
             };
             let step = match &reply.result {

@@ -210,6 +210,7 @@ impl Stage {
                 lease: MOVER,
                 ttl_ms: MOVER_TTL_MS,
             },
+            asked: 0,
             answer,
         }));
     }

@@ -181,6 +181,7 @@ fn record(recorder: &Recorder, sent: u64, request: Request, answer: Answer) {
         sent,
         ended: recorder.now(),
         request,
+        asked: 0,
         answer,
     }));
 }
