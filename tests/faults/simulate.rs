@@ -106,6 +106,10 @@ fn simulate(campaign: &Campaign) -> ExitCode {
             println!("[{}/{all}] {}", summary.seeds, summary.line());
         }
     });
+    if child::is_ending() {
+        println!("told to end after {} of {all} seeds", summary.seeds);
+        return ExitCode::FAILURE;
+    }
     println!("{}", summary.text());
     if summary.failed.is_empty() && summary.lacks().is_empty() {
         ExitCode::SUCCESS

@@ -105,8 +105,8 @@ pub(super) fn walk(point: &Point, folder: &Path) -> Result<Result<String, String
         }
         let after = child("list", folder, None)?;
         let lines = after.output.lines();
-        let listed = lines.filter_map(|line| line.strip_prefix("listed ")?.parse::<u64>().ok());
-        match listed.last() {
+        let mut listed = lines.filter_map(|line| line.strip_prefix("listed ")?.parse::<u64>().ok());
+        match listed.next_back() {
             Some(listed) if listed >= acknowledged => {}
             Some(listed) => {
                 return Ok(Err(format!(

@@ -140,7 +140,7 @@ impl Harm {
                 let all = (0..world.machines.len()).collect();
                 (all, Undo::Once(number), format!("{of_a_million} of a million"))
             }
-            Self::Snapshot => on_one_that_runs(world, |world, at| trigger_snapshot(world, at))?,
+            Self::Snapshot => on_one_that_runs(world, trigger_snapshot)?,
         })
     }
 }
