@@ -222,6 +222,8 @@ impl Route {
     }
 
     async fn forward(&self, leader: NodeId, term: Term, request: Request, left: Duration) -> Result<Response, Failure> {
+        // Plant: a follower refuses calls that it should forward.
+        planted!("forward-refused" => { return Err(Failure::Overloaded); });
         match self.peers.forward(leader, term, request, left + FORWARD_GRACE).await {
             Ok(response) => Ok(response),
             Err(PeerError::NotSent(_)) => Err(Failure::NotLeader(None)),

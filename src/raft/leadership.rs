@@ -99,6 +99,8 @@ fn look(
         let term = Term(metrics.current_term);
         let leads = role_of(&metrics) == Role::Leader;
         let own = opened.borrow().filter(|(opened, _)| leads && *opened == term);
+        // Plant: a leader of a later term never begins to propose.
+        planted!("later-leader-proposes-nothing", let own = own.filter(|(term, _)| term.0 < 3));
         let now = Leadership {
             term,
             leader: metrics

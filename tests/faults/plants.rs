@@ -12,6 +12,7 @@ mod power;
 mod rigs;
 mod run;
 mod table;
+mod verdict;
 
 pub(crate) use run::{Arguments, run};
 pub(crate) use table::PLANTS;

@@ -6,34 +6,41 @@
     reason = "a command prints its progress and its result"
 )]
 
+pub mod child;
+mod summary;
+
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::Args;
 use rand::Rng as _;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
+use self::child::{Folders, SWITCH};
+pub use self::summary::Summary;
 use crate::{
-    check::{CheckOptions, check},
+    check::{CheckOptions, Coverage, check},
     history::History,
 };
 
-/// A seed that takes longer than this hangs; on an idle machine it takes a second or two.
+/// A seed that takes longer than this hangs; on an idle machine it takes a few seconds.
 const SEED_MAX: Duration = Duration::from_secs(900);
-/// How often a running process is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Lines of a story that are shown.
 const STORY_LINES: usize = 60;
+/// The exit code of a simulation that could not be set up, which is no fault of what is simulated.
+pub const NOT_SET_UP: i32 = 2;
 
 /// Which seeds.
 #[derive(Clone, Debug, Args)]
@@ -71,25 +78,40 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let campaign = Campaign {
-        program,
-        seeds: arguments.seeds(),
-        seconds: arguments.seconds,
-        parallel: arguments.parallel,
-        keep: arguments.keep.clone(),
-    };
+    let arguments = arguments.clone();
+    let ended = child::with_scratch(move |folders| {
+        simulate(&Campaign {
+            program,
+            seeds: arguments.seeds(),
+            seconds: arguments.seconds,
+            parallel: arguments.parallel,
+            keep: arguments.keep.clone(),
+            folders: folders.clone(),
+        })
+    });
+    ended.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::from(2)
+    })
+}
+
+fn simulate(campaign: &Campaign) -> ExitCode {
     let (Some(first), all) = (campaign.seeds.first(), campaign.seeds.len()) else {
         eprintln!("no seeds were asked for");
         return ExitCode::from(2);
     };
     println!("{all} seeds from {} on, {} at a time", first.number, campaign.parallel);
-    let summary = run(&campaign, |summary| {
+    let summary = run(campaign, |summary| {
         if summary.seeds % 10 == 0 || summary.seeds == all {
             println!("[{}/{all}] {}", summary.seeds, summary.line());
         }
     });
+    if child::is_ending() {
+        println!("told to end after {} of {all} seeds", summary.seeds);
+        return ExitCode::FAILURE;
+    }
     println!("{}", summary.text());
-    if summary.failed.is_empty() {
+    if summary.failed.is_empty() && summary.lacks().is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -147,6 +169,10 @@ pub struct Report {
     pub calls: BTreeMap<String, u64>,
     /// How many things each checker looked at.
     pub checked: BTreeMap<String, u64>,
+    /// What happened that must have happened somewhere, for all seeds together to prove anything.
+    pub seen: BTreeMap<String, u64>,
+    /// Whether it ended before its time, for what is told in `violations`: no checker can say anything then.
+    pub aborted: bool,
     /// The name of a checker, and its story.
     pub violations: Vec<(String, String)>,
 }
@@ -173,95 +199,8 @@ pub struct Campaign {
     pub parallel: usize,
     /// Where histories of seeds that failed are kept.
     pub keep: Option<PathBuf>,
-}
-
-/// All seeds' results together.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// How many ended.
-    pub seeds: usize,
-    /// Added up; its `seed`, `nodes` and `trace` are those of the seed that ended last.
-    pub total: Report,
-    /// The longest time until a whole majority committed.
-    pub recovered_max_ms: u64,
-    /// Those that failed, and why.
-    pub failed: Vec<(Seed, Vec<(String, String)>)>,
-}
-
-impl Summary {
-    fn add(&mut self, seed: Seed, report: Report) {
-        self.seeds += 1;
-        let total = &mut self.total;
-        (total.seed, total.nodes) = (report.seed, report.nodes);
-        total.trace.clone_from(&report.trace);
-        total.events += report.events;
-        total.simulated_ms += report.simulated_ms;
-        total.committed += report.committed;
-        total.leaders += report.leaders;
-        total.snapshots_sent += report.snapshots_sent;
-        total.syncs += report.syncs;
-        self.recovered_max_ms = self.recovered_max_ms.max(report.recovered_ms.unwrap_or(0));
-        for (into, from) in [
-            (&mut total.faults, report.faults),
-            (&mut total.calls, report.calls),
-            (&mut total.checked, report.checked),
-        ] {
-            for (name, count) in from {
-                *into.entry(name).or_default() += count;
-            }
-        }
-        if !report.violations.is_empty() {
-            self.failed.push((seed, report.violations));
-        }
-    }
-
-    /// One line for a ledger.
-    #[must_use]
-    pub fn line(&self) -> String {
-        format!(
-            "{} seeds, {:.0} min simulated, {} events, {} faults, {} calls, {} records, {} leaders, {} violations",
-            self.seeds,
-            self.total.simulated_ms as f64 / 60_000.0,
-            self.total.events,
-            self.total.faults.values().sum::<u64>(),
-            self.total.calls.values().sum::<u64>(),
-            self.total.committed,
-            self.total.leaders,
-            self.failed.len()
-        )
-    }
-
-    /// The figures in full, and each failure's story.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let list = |counts: &BTreeMap<String, u64>| {
-            let each = counts.iter().map(|(name, count)| format!("{name} {count}"));
-            each.collect::<Vec<_>>().join(", ")
-        };
-        let mut text = format!(
-            "{}\nfaults:    {}\ncalls:     {}\nchecked:   {}\nsnapshots: {} sent; syncs: {}; the longest wait for a commit after healing: {} ms\n",
-            self.line(),
-            list(&self.total.faults),
-            list(&self.total.calls),
-            list(&self.total.checked),
-            self.total.snapshots_sent,
-            self.total.syncs,
-            self.recovered_max_ms,
-        );
-        for (seed, violations) in &self.failed {
-            text += &format!(
-                "\nseed {} with {} nodes failed: {}\n",
-                seed.number,
-                seed.nodes,
-                seed.replay()
-            );
-            for (checker, story) in violations {
-                let story: Vec<&str> = story.lines().take(STORY_LINES).collect();
-                text += &format!("  {checker}: {}\n", story.join("\n    "));
-            }
-        }
-        text
-    }
+    /// Where everything else is meanwhile.
+    pub folders: Folders,
 }
 
 impl Seed {
@@ -275,12 +214,13 @@ impl Seed {
 /// Runs every seed; `progress` is told after each.
 pub fn run(campaign: &Campaign, progress: impl Fn(&Summary) + Sync) -> Summary {
     let (next, summary) = (AtomicUsize::new(0), Mutex::new(Summary::default()));
-    let stop = AtomicBool::new(false);
     let work = || {
-        while !stop.load(Ordering::Relaxed)
-            && let Some(&seed) = campaign.seeds.get(next.fetch_add(1, Ordering::Relaxed))
-        {
-            let report = one(campaign, seed).unwrap_or_else(|error| failed(seed, "process", &error.to_string()));
+        while let Some(&seed) = campaign.seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let report = one(campaign, seed);
+            if child::is_ending() {
+                return;
+            }
+            let report = report.unwrap_or_else(|error| failed(seed, "process", &error.to_string()));
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
             for (checker, story) in &report.violations {
                 println!(
@@ -301,58 +241,80 @@ pub fn run(campaign: &Campaign, progress: impl Fn(&Summary) + Sync) -> Summary {
     summary.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One seed in its own process.
+/// One seed in its own process, judged.
 fn one(campaign: &Campaign, seed: Seed) -> io::Result<Report> {
-    let folder = tempfile::tempdir()?;
-    let (out, errors) = (folder.path().join("out"), folder.path().join("errors"));
-    let history = folder.path().join("history.jsonl");
-    let mut process = Command::new(&campaign.program)
-        .args(["--seed", &seed.number.to_string()])
-        .args(["--nodes", &seed.nodes.to_string()])
-        .args(["--seconds", &campaign.seconds.to_string()])
-        .arg("--history")
-        .arg(&history)
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(&out)?)
-        .stderr(fs::File::create(&errors)?)
-        .spawn()?;
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = process.try_wait()? {
-            break status;
-        }
-        if began.elapsed() > SEED_MAX {
-            process.kill()?;
-            process.wait()?;
-            return Ok(failed(seed, "hang", &format!("it did not end within {SEED_MAX:?}")));
-        }
-        thread::sleep(LOOK_EVERY);
-    };
-    let said = fs::read_to_string(&out)?;
-    let report = said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok());
-    let mut report = report.unwrap_or_else(|| {
-        let errors = fs::read_to_string(&errors).unwrap_or_default();
-        let last: Vec<&str> = errors
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .take(STORY_LINES)
-            .collect();
-        failed(seed, "panic", &format!("{status}\n{}", last.join("\n")))
-    });
-    if history.exists() {
-        judge(&mut report, &history)?;
+    // By hand, plants may be switched on for a whole campaign.
+    let planted = std::env::var(SWITCH).ok();
+    let ran = run_seed(
+        &campaign.program,
+        seed,
+        campaign.seconds,
+        &campaign.folders,
+        planted.as_deref(),
+    )?;
+    let mut report = ran.report;
+    if let Some(history) = &ran.history
+        && !report.aborted
+    {
+        judge(&mut report, history)?;
     }
     if !report.violations.is_empty()
-        && let Some(keep) = &campaign.keep
-        && history.exists()
+        && let (Some(keep), Some(history)) = (&campaign.keep, &ran.history)
     {
         fs::create_dir_all(keep)?;
-        fs::copy(
-            &history,
-            keep.join(format!("seed-{}-{}.jsonl", seed.number, seed.nodes)),
-        )?;
+        fs::copy(history, keep.join(format!("seed-{}-{}.jsonl", seed.number, seed.nodes)))?;
     }
     Ok(report)
+}
+
+/// What came of one process.
+#[derive(Debug)]
+pub struct Ran {
+    /// What it says itself; the history is not judged yet.
+    pub report: Report,
+    /// What it recorded, if it came so far.
+    pub history: Option<PathBuf>,
+    /// In which the history is.
+    _folder: TempDir,
+}
+
+/// Runs one seed to its end, with these plants alone.
+///
+/// # Errors
+/// It could not be set up, or this program was told to end: nothing is known about the seed.
+pub fn run_seed(program: &Path, seed: Seed, seconds: u64, folders: &Folders, planted: Option<&str>) -> io::Result<Ran> {
+    let (folder, memory) = (
+        tempfile::tempdir_in(&folders.disk)?,
+        tempfile::tempdir_in(&folders.memory)?,
+    );
+    let history = folder.path().join("history.jsonl");
+    let mut command = child::command(program, Signal::KILL);
+    command
+        .args(["--seed", &seed.number.to_string()])
+        .args(["--nodes", &seed.nodes.to_string()])
+        .args(["--seconds", &seconds.to_string()])
+        .arg("--history")
+        .arg(&history)
+        .arg("--folder")
+        .arg(memory.path())
+        .env_remove(SWITCH)
+        .envs(planted.map(|plants| (SWITCH, plants)));
+    let said = child::finish(&mut command, folder.path(), SEED_MAX)?;
+    let told = said
+        .output
+        .lines()
+        .find_map(|line| serde_json::from_str::<Report>(line).ok());
+    let report = match (told, said.status.map(|status| status.code())) {
+        (Some(report), _) => report,
+        (None, None) => failed(seed, "hang", &format!("within {SEED_MAX:?}: {}", said.end(STORY_LINES))),
+        (None, Some(Some(NOT_SET_UP))) => return Err(io::Error::other(said.end(STORY_LINES))),
+        (None, Some(_)) => failed(seed, "panic", &said.end(STORY_LINES)),
+    };
+    Ok(Ran {
+        report,
+        history: history.exists().then_some(history),
+        _folder: folder,
+    })
 }
 
 /// Asks every checker about the history.
@@ -364,11 +326,27 @@ fn judge(report: &mut Report, history: &Path) -> io::Result<()> {
         .iter()
         .map(|(checker, count)| ((*checker).to_owned(), *count as u64));
     report.checked.extend(counts);
+    report.seen.extend(seen(&checked.coverage));
     let told = checked.violations.into_iter();
     report
         .violations
         .extend(told.map(|violation| (violation.checker.to_owned(), violation.story)));
     Ok(())
+}
+
+/// What the summary adds up, by the names under which it demands it.
+fn seen(coverage: &Coverage) -> [(String, u64); 8] {
+    [
+        ("expiries", coverage.expiries),
+        ("compacted", coverage.compacted),
+        ("snapshots installed", coverage.snapshots_installed),
+        ("resumes", coverage.resumes),
+        ("unknown found", coverage.unknown_found),
+        ("unknown not found", coverage.unknown_not_found),
+        ("leader hit", coverage.leader_hit),
+        ("majority lost", coverage.majority_lost),
+    ]
+    .map(|(name, count)| (name.to_owned(), count as u64))
 }
 
 fn failed(seed: Seed, checker: &str, story: &str) -> Report {

@@ -21,13 +21,14 @@ mod traffic;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod witness;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use clap::Parser;
 use rand_of_mad_turmoil::{SeedableRng as _, rngs::StdRng};
+use simulate::child::Scratch;
 
 /// Simulates one cluster, harms it, and says what came of it.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 struct Arguments {
     /// Everything comes from it.
     #[arg(long)]
@@ -47,7 +48,13 @@ struct Arguments {
     /// Write every event of the trace to this file.
     #[arg(long)]
     trace: Option<PathBuf>,
+    /// Keep the nodes' snapshots in this folder meanwhile, which is removed by whoever made it.
+    #[arg(long)]
+    folder: Option<PathBuf>,
 }
+
+/// The stack of the thread that simulates: as large as a main thread's.
+const STACK_BYTES: usize = 8 << 20;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -57,8 +64,26 @@ fn main() -> ExitCode {
             .with_writer(std::io::stderr)
             .init();
     }
-    match one_seed(&arguments) {
-        Ok(report) => {
+    // Made before chance is simulated, so that a run is the same wherever its snapshots lie.
+    let scratch = arguments.folder.is_none().then(Scratch::new).transpose();
+    let scratch = match scratch {
+        Ok(scratch) => scratch,
+        Err(error) => return not_set_up(&error.to_string()),
+    };
+    let own = scratch.as_ref().map(|scratch| scratch.folders().memory);
+    let folder = arguments.folder.clone().or(own).unwrap_or_default();
+    // Plants of a test build are taken from `FAILPOINTS`.
+    let _plants = fail::FailScenario::setup();
+    // From here on, chance and time are simulated for the whole process.
+    mad_turmoil::rand::set_rng(StdRng::seed_from_u64(arguments.seed));
+    let _simulated_clocks = mad_turmoil::time::SimClocksGuard::init();
+    // A thread takes the keys of its hash maps when it makes its first one. This one has made some, with keys from the
+    // system; a new thread makes its first one now, with keys from the seed.
+    let simulating = thread::Builder::new().stack_size(STACK_BYTES);
+    let simulated = simulating.spawn(move || one_seed(&arguments, folder));
+    let ended = simulated.map(thread::JoinHandle::join);
+    match ended {
+        Ok(Ok(Ok(report))) => {
             println!("{}", serde_json::to_string(&report).expect("a report is JSON"));
             if report.violations.is_empty() {
                 ExitCode::SUCCESS
@@ -66,26 +91,30 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-        Err(problem) => {
-            println!("{problem}");
-            ExitCode::from(2)
-        }
+        Ok(Ok(Err(problem))) => not_set_up(&problem),
+        // It said why.
+        Ok(Err(_panicked)) => ExitCode::from(PANICKED),
+        Err(error) => not_set_up(&error.to_string()),
     }
 }
 
-/// Takes the whole process for one seed. Plants of a test build are taken from `FAILPOINTS`.
-fn one_seed(arguments: &Arguments) -> Result<simulate::Report, String> {
-    let _plants = fail::FailScenario::setup();
-    // From here on, chance and time are simulated for the whole process.
-    mad_turmoil::rand::set_rng(StdRng::seed_from_u64(arguments.seed));
-    let _simulated_clocks = mad_turmoil::time::SimClocksGuard::init();
+/// As the main thread of a program ends.
+const PANICKED: u8 = 101;
 
+fn not_set_up(problem: &str) -> ExitCode {
+    println!("{problem}");
+    u8::try_from(simulate::NOT_SET_UP).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Takes the thread for one seed.
+fn one_seed(arguments: &Arguments, folder: PathBuf) -> Result<simulate::Report, String> {
     let plan = sim::Plan {
         seed: arguments.seed,
         nodes: arguments.nodes,
         clients: arguments.clients,
         safety: Duration::from_secs(arguments.seconds),
         trace: arguments.trace.clone(),
+        folder,
     };
     let outcome = sim::simulate(&plan)?;
     let report = outcome.report(&plan);

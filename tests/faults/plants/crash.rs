@@ -5,19 +5,21 @@
 //! says what was acknowledged, writes a snapshot, and so on until it dies; or it dies while it starts from what another
 //! one left. Then a process without crash points starts on the same directory and lists what is there.
 
-use std::{
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::{os::unix::process::ExitStatusExt as _, path::Path, time::Duration};
+
+use rustix::process::Signal;
 
 use super::lone::{Failure, Lone};
+use crate::simulate::child::{self, SWITCH, Said};
 
 /// Registers between two snapshots.
 const REGISTERS: u64 = 30;
 /// Snapshots after which a node that should have died gives up.
 const SNAPSHOTS: u64 = 3;
-/// The environment in which `fail` finds what to switch on.
-pub(super) const SWITCH: &str = "FAILPOINTS";
+/// One life of a process, on a busy machine.
+const LIFE_MAX: Duration = Duration::from_secs(120);
+/// So much of what a process said is told.
+const STORY_LINES: usize = 14;
 
 /// One step at which the process may end.
 #[derive(Clone, Copy, Debug)]
@@ -88,15 +90,23 @@ pub(super) fn walk(point: &Point, folder: &Path) -> Result<Result<String, String
             }
         };
         acknowledged = acknowledged.max(last_acknowledged(&output));
-        if output.status.success() {
-            return Ok(Err(format!("{}: the process was to die there and did not", point.name)));
+        if !died_at(point, &output) {
+            return Ok(Err(format!(
+                "{}, life {life}: the process was to die there, and ended with {}",
+                point.name,
+                output.end(STORY_LINES)
+            )));
+        }
+        if acknowledged == 0 {
+            return Ok(Err(format!(
+                "{}, life {life}: nothing was acknowledged before, so nothing could be lost",
+                point.name
+            )));
         }
         let after = child("list", folder, None)?;
-        let said = String::from_utf8_lossy(&after.stdout).into_owned();
-        let listed = said
-            .lines()
-            .find_map(|line| line.strip_prefix("listed ")?.parse::<u64>().ok());
-        match listed {
+        let lines = after.output.lines();
+        let mut listed = lines.filter_map(|line| line.strip_prefix("listed ")?.parse::<u64>().ok());
+        match listed.next_back() {
             Some(listed) if listed >= acknowledged => {}
             Some(listed) => {
                 return Ok(Err(format!(
@@ -105,10 +115,10 @@ pub(super) fn walk(point: &Point, folder: &Path) -> Result<Result<String, String
                 )));
             }
             None => {
-                let why = String::from_utf8_lossy(&after.stderr).into_owned();
                 return Ok(Err(format!(
-                    "{}, life {life}: it does not start again: {why}",
-                    point.name
+                    "{}, life {life}: it does not start again: {}",
+                    point.name,
+                    after.end(STORY_LINES)
                 )));
             }
         }
@@ -116,25 +126,28 @@ pub(super) fn walk(point: &Point, folder: &Path) -> Result<Result<String, String
     Ok(Ok(format!("died twice, {acknowledged} acknowledged, all there")))
 }
 
-fn last_acknowledged(output: &Output) -> u64 {
-    let said = String::from_utf8_lossy(&output.stdout);
-    let acknowledged = said
-        .lines()
-        .filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
+/// Whether the process ended where it was to: it aborts on a panic, and `fail` names the point in its own.
+fn died_at(point: &Point, said: &Said) -> bool {
+    let signal = said.status.and_then(|status| status.signal());
+    let last_words = format!("failpoint {} panic", point.name);
+    signal == Some(Signal::ABORT.as_raw()) && said.errors.contains(&last_words)
+}
+
+fn last_acknowledged(said: &Said) -> u64 {
+    let lines = said.output.lines();
+    let acknowledged = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
     acknowledged.max().unwrap_or(0)
 }
 
-fn child(part: &str, folder: &Path, switch: Option<&str>) -> Result<Output, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
+fn child(part: &str, folder: &Path, switch: Option<&str>) -> Result<Said, Failure> {
+    let said = tempfile::tempdir_in(folder)?;
+    let mut command = child::command(&std::env::current_exe()?, Signal::KILL);
     command
         .args(["plants", "--child", part, "--folder"])
-        .arg(folder)
-        .stdin(Stdio::null());
-    command.env_remove(SWITCH);
-    if let Some(switch) = switch {
-        command.env(SWITCH, switch);
-    }
-    Ok(command.output()?)
+        .arg(folder.join("node"))
+        .env_remove(SWITCH)
+        .envs(switch.map(|switch| (SWITCH, switch)));
+    Ok(child::finish(&mut command, said.path(), LIFE_MAX)?)
 }
 
 /// What the child does.
@@ -157,11 +170,46 @@ pub(super) fn play(part: &str, folder: &Path) -> Result<(), Failure> {
                 for number in first..first + REGISTERS {
                     lone.register(term, number).await?;
                 }
-                super::run::say(&format!("acknowledged {}", first + REGISTERS));
+                super::verdict::say(&format!("acknowledged {}", first + REGISTERS));
                 lone.snapshot().await?;
             }
         }
-        super::run::say(&format!("listed {}", lone.hub.view().state.instance_count()));
+        super::verdict::say(&format!("listed {}", lone.hub.view().state.instance_count()));
         lone.stop().await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn only_who_aborts_at_the_point_died_there() {
+        let point = &POINTS[0];
+        let said = |status: i32, errors: &str| Said {
+            output: String::new(),
+            errors: errors.to_owned(),
+            status: Some(ExitStatus::from_raw(status)),
+        };
+        let there = format!("thread 'main' panicked at src/x.rs:\nfailpoint {} panic\n", point.name);
+        assert!(died_at(point, &said(6, &there)));
+        assert!(!died_at(
+            point,
+            &said(6, "thread 'main' panicked at src/x.rs:\nanother panic\n")
+        ));
+        assert!(!died_at(point, &said(9, &there)), "killed from outside");
+        assert!(!died_at(point, &said(1 << 8, &there)), "ended by itself");
+        assert!(
+            !died_at(
+                point,
+                &Said {
+                    status: None,
+                    ..said(0, &there)
+                }
+            ),
+            "hung"
+        );
+    }
 }

@@ -4,14 +4,13 @@
 //! A test returns what it looked at, or the story of what it found. Without a plant all of them must pass: they run
 //! with the other tests, too.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::mpsc, thread, time::Duration};
 
 use bytes::Bytes;
 use roster::{
     lease_clock::LeaseClock,
     model::{LeaseId, LeaseTime, NodeId, Scope, Selector, Term},
-    node::{MachineClock, Node, NodeParts},
-    registry::Command,
+    registry::{Command, State},
     storage::{DataDir, LogStore, Marker, Record},
     watch::{Delivery, Start},
     wire::{
@@ -47,6 +46,7 @@ pub(super) const ALL: &[(&str, Test)] = &[
         "a_watch_is_given_what_is_acknowledged",
         a_watch_is_given_what_is_acknowledged,
     ),
+    ("a_list_goes_on_where_it_began", a_list_goes_on_where_it_began),
     (AS_A_PROGRAM, super::power::a_snapshot_survives_a_power_cut),
 ];
 
@@ -56,6 +56,21 @@ const AS_A_PROGRAM: &str = "a_snapshot_survives_a_power_cut";
 /// The test of that name.
 pub(super) fn named(name: &str) -> Option<Test> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, test)| *test)
+}
+
+/// One of them, the program's own included, on a busy machine.
+const TEST_MAX: Duration = Duration::from_secs(180);
+
+/// Runs a test that may hang: then it is left behind, and that is its failure.
+pub(super) fn in_time(test: Test, folder: &Path) -> Found {
+    let folder = folder.to_owned();
+    let (done, found) = mpsc::channel();
+    thread::spawn(move || drop(done.send(test(&folder))));
+    match found.recv_timeout(TEST_MAX) {
+        Ok(found) => found,
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("it did not end within {TEST_MAX:?}").into()),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("it panicked".into()),
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -157,7 +172,7 @@ fn what_is_confirmed_was_synced(folder: &Path) -> Found {
     let mut found = Ok(format!("{APPENDS} confirmations, each after a sync of its own"));
     for index in 0..APPENDS {
         let before = log.sync_count();
-        let (done, confirmed) = std::sync::mpsc::channel();
+        let (done, confirmed) = mpsc::channel();
         let record = Record {
             index,
             bytes: Bytes::from_static(b"a record"),
@@ -243,17 +258,7 @@ fn a_forward_of_another_term_is_refused(folder: &Path) -> Found {
     block_on(async {
         let lone = Lone::start(folder).await?;
         let term = lone.lead().await?;
-        let identity = identity()?;
-        let node = Node::start(NodeParts {
-            cluster_id: identity.cluster_id,
-            node_id: identity.node_id,
-            name: identity.name,
-            raft: lone.raft.clone(),
-            hub: Arc::clone(&lone.hub),
-            peers: Arc::clone(&lone.peers),
-            clock: Arc::new(MachineClock),
-            quorum_timeout: Duration::from_millis(450),
-        });
+        let node = lone.node()?;
         let mut taken = None;
         for other in [Term(term.0 - 1), Term(term.0 + 1), Term(0)] {
             let command = Command::GrantLease {
@@ -290,6 +295,44 @@ fn a_forward_of_another_term_is_refused(folder: &Path) -> Found {
     })
 }
 
+/// All pages of a list show the revision of the first one, whatever is written between them.
+fn a_list_goes_on_where_it_began(folder: &Path) -> Found {
+    const BEFORE: u64 = 10;
+    const BETWEEN: u64 = 5;
+    block_on(async {
+        let lone = Lone::start(folder).await?;
+        let term = lone.lead().await?;
+        let node = lone.node()?;
+        for number in 0..BEFORE {
+            lone.register(term, number).await?;
+        }
+        let first = node.state();
+        let pin = node.pin(first.clone());
+        for number in BEFORE..BEFORE + BETWEEN {
+            lone.register(term, number).await?;
+        }
+        let (next, present) = (node.pinned(pin), node.state());
+        node.shut_down().await;
+        drop(node);
+        lone.stop().await?;
+        let next = next?;
+        let shown = |state: &State| (state.revision(), state.instance_count());
+        if shown(&present) == shown(&first) {
+            return Err("what was written between the pages changed nothing".into());
+        }
+        Ok(if shown(&next) == shown(&first) {
+            Ok(format!("the next page shows {:?}, as the first did", shown(&next)))
+        } else {
+            Err(format!(
+                "the first page of a list showed {:?} (revision, instances); {BETWEEN} registers later the next one \
+                 shows {:?}",
+                shown(&first),
+                shown(&next)
+            ))
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +343,7 @@ mod tests {
         // What is left out has a test of its own in `tests/storage/failure.rs`.
         for (name, test) in ALL.iter().filter(|(name, _)| *name != AS_A_PROGRAM) {
             let folder = tempfile::tempdir().unwrap();
-            match test(folder.path()).unwrap() {
+            match in_time(*test, folder.path()).unwrap() {
                 Ok(looked_at) => println!("{name}: {looked_at}"),
                 Err(story) => panic!("{name}: {story}"),
             }

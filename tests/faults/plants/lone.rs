@@ -12,6 +12,7 @@ use roster::{
         ClusterId, Hold, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseTime, Member, Namespace, NodeId,
         NodeName, ServiceName, Status, Term,
     },
+    node::{MachineClock, Node, NodeParts},
     peer::{Peers, PeersConfig},
     raft::{Committed, Raft, RaftOptions},
     registry::{Command, Entry, Register},
@@ -83,6 +84,21 @@ impl Lone {
         let leads = tokio::time::timeout(PATIENCE, leadership.wait_for(|now| now.lead.is_some())).await;
         let lead = leads.map_err(|_elapsed| "it never led")??.lead;
         Ok(lead.ok_or("it leads")?.term)
+    }
+
+    /// The node on top of it, which is to be shut down before it is stopped.
+    pub(super) fn node(&self) -> Result<Node, Failure> {
+        let identity = identity()?;
+        Ok(Node::start(NodeParts {
+            cluster_id: identity.cluster_id,
+            node_id: identity.node_id,
+            name: identity.name,
+            raft: self.raft.clone(),
+            hub: Arc::clone(&self.hub),
+            peers: Arc::clone(&self.peers),
+            clock: Arc::new(MachineClock),
+            quorum_timeout: Duration::from_millis(450),
+        }))
     }
 
     /// Registers one permanent instance.

@@ -3,16 +3,13 @@
 //!
 //! It needs root, a loop device and ext4. Where one of them is missing the test says so and is counted as not run.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, io::Write as _, path::Path, time::Duration};
 
 use roster::storage::{DataDir, SnapshotStore};
+use rustix::process::Signal;
 
-use super::{crash::SWITCH, directed::Found, lone::Failure, run::say};
+use super::{directed::Found, lone::Failure, verdict::say};
+use crate::simulate::child::{self, SWITCH};
 
 /// Where the disk is mounted, within the folder.
 const DISK: &str = "disk";
@@ -22,14 +19,19 @@ const KEPT: &str = "kept";
 const SNAPSHOT_BYTES: usize = 3_000_000;
 /// Its log index.
 const INDEX: u64 = 42;
+/// All of it, on a busy machine.
+const ALL_MAX: Duration = Duration::from_secs(120);
+/// So much of what the shell said is told.
+const STORY_LINES: usize = 14;
 
-/// Makes the disk, lets the child write, copies the image when it has, and copies out what the image holds.
+/// Makes the disk, lets the child write, copies the image when it has, and copies out what the image holds. The loop
+/// devices are `mount`'s own, so the kernel lets them go with their mounts, and the mounts go with the shell's namespace.
 const ON_A_DISK: &str = r#"
 cd "$1" && mkdir disk cut || exit 1
 truncate -s 64M disk.img && mkfs.ext4 -q disk.img || exit 1
-device=$(losetup -f --show --direct-io=on disk.img) || exit 1
-trap 'umount disk; losetup -d "$device"' EXIT
-mount -o commit=300 "$device" disk && echo mounted || exit 1
+trap 'exit 130' INT TERM HUP
+trap 'umount disk' EXIT
+mount -o loop,commit=300 disk.img disk && echo mounted || exit 1
 "$2" plants --child power --folder "$1" || exit 1
 cp --sparse=always disk.img cut.img
 mount -o loop cut.img cut && cp -a cut kept && umount cut && echo cut
@@ -37,18 +39,16 @@ mount -o loop cut.img cut && cp -a cut kept && umount cut && echo cut
 
 /// FAULTS rows 27 and 29: a snapshot that the store calls durable, behind which the log is purged, is whole after it.
 pub(super) fn a_snapshot_survives_a_power_cut(folder: &Path) -> Found {
-    let output = Command::new("unshare")
+    let mut command = child::command(Path::new("unshare"), Signal::TERM);
+    command
         .args(["-m", "sh", "-c", ON_A_DISK, "sh"])
         .arg(folder)
         .arg(std::env::current_exe()?)
-        .stdin(Stdio::null())
         .env_remove(SWITCH)
-        .envs(planted().map(|names| (SWITCH, names)))
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !said.contains("mounted") || !said.lines().any(|line| line == "cut") {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("no disk of its own could be made here: {}", why.trim()).into());
+        .envs(planted().map(|names| (SWITCH, names)));
+    let said = child::finish(&mut command, folder, ALL_MAX)?;
+    if !said.output.contains("mounted") || !said.output.lines().any(|line| line == "cut") {
+        return Err(format!("no disk of its own could be made here: {}", said.end(STORY_LINES)).into());
     }
     let kept = folder.join(KEPT);
     if kept.join("unsynced").exists() {

@@ -2,21 +2,26 @@
 //! real processes, and the checkers. What they find is read from what they print.
 
 use std::{
-    fs::File,
-    io::Read as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-use super::{Plant, crash::SWITCH, lone::Failure};
+use rustix::process::Signal;
 
-/// One seed of the simulation ends within this, or hangs.
-const SEED_MAX: Duration = Duration::from_secs(240);
+use super::{Plant, lone::Failure};
+use crate::simulate::{
+    Ran, Seed,
+    child::{self, Folders, SWITCH, Said},
+    run_seed,
+};
+
+/// Nodes of a simulated cluster.
+const NODES: usize = 3;
+/// Simulated seconds with faults.
+const SECONDS: u64 = 12;
 /// Checking one history.
 const CHECK_MAX: Duration = Duration::from_secs(180);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// So much of a story is printed.
 const STORY_LINES: usize = 14;
 /// What begins a finding in the output of `check` and `run`.
@@ -29,49 +34,31 @@ pub(super) struct Finding {
     pub(super) story: String,
 }
 
-/// Simulates one seed, planted or not, and asks every checker.
-pub(super) fn simulate(plant: Option<&Plant>, seed: u64, folder: &Path) -> Result<Vec<Finding>, Failure> {
-    let history = folder.join(format!("seed-{seed}.jsonl"));
-    let mut command = Command::new(beside_this("simulation")?);
-    command.args(["--seed", &seed.to_string(), "--history"]).arg(&history);
-    let said = finish(switched(&mut command, plant), folder, SEED_MAX)?;
-    let mut findings = Vec::new();
-    let line = said.output.lines().rev().find(|line| line.starts_with('{'));
-    let report: Option<serde_json::Value> = line.and_then(|line| serde_json::from_str(line).ok());
-    match report {
-        Some(report) if report.get("setup").is_some() => return Err(format!("seed {seed}: {report}").into()),
-        Some(report) => {
-            let violations = report
-                .get("violations")
-                .and_then(|all| all.as_array())
-                .cloned()
-                .unwrap_or_default();
-            for violation in violations {
-                let text = |at: usize| {
-                    violation
-                        .get(at)
-                        .and_then(|it| it.as_str())
-                        .unwrap_or_default()
-                        .to_owned()
-                };
-                findings.push(Finding {
-                    checker: text(0),
-                    story: text(1),
-                });
-            }
-        }
-        None => findings.push(Finding {
-            checker: "ends".to_owned(),
-            story: format!(
-                "the simulation ended with {}: {}",
-                said.ended,
-                last_lines(&said.output, STORY_LINES)
-            ),
-        }),
-    }
-    if history.exists() {
-        findings.extend(check(&history, folder)?);
-        std::fs::remove_file(&history)?;
+/// Simulates one seed, planted or not, and asks every checker, unless it ended before its time: then its own problem
+/// is all that can be said of it.
+pub(super) fn simulate(plant: Option<&Plant>, seed: u64, folders: &Folders) -> Result<Vec<Finding>, Failure> {
+    let number = Seed {
+        number: seed,
+        nodes: NODES,
+    };
+    let program = beside_this("simulation")?;
+    let ran = run_seed(&program, number, SECONDS, folders, plant.map(switch).as_deref())
+        .map_err(|error| format!("seed {seed}: {error}"))?;
+    let told = ran.report.violations.iter();
+    let mut findings: Vec<Finding> = told
+        .map(|(checker, story)| Finding {
+            checker: checker.clone(),
+            story: story.lines().take(STORY_LINES).collect::<Vec<_>>().join("\n"),
+        })
+        .collect();
+    if let Ran {
+        history: Some(history),
+        report,
+        ..
+    } = &ran
+        && !report.aborted
+    {
+        findings.extend(check(history, &folders.disk)?);
     }
     Ok(findings)
 }
@@ -84,34 +71,26 @@ pub(super) fn run_processes(
     longest: Duration,
     folder: &Path,
 ) -> Result<Vec<Finding>, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // It is asked to end, so that it unmounts its disks.
+    let mut command = child::command(&std::env::current_exe()?, Signal::TERM);
     command.args(["run", "--seed", &seed.to_string(), "--only", scenario, "--binary"]);
     command.arg(beside_this("roster-planted")?);
-    let said = finish(switched(&mut command, plant), folder, longest)?;
-    let findings = findings_in(&said.output);
-    if findings.is_empty() && !said.succeeded {
-        return Err(format!(
-            "{scenario} ended with {}: {}",
-            said.ended,
-            last_lines(&said.output, STORY_LINES)
-        )
-        .into());
-    }
-    Ok(findings)
+    findings_of(scenario, switched(&mut command, plant), folder, longest)
 }
 
-fn check(history: &Path, folder: &Path) -> Result<Vec<Finding>, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
+fn check(history: &Path, disk: &Path) -> Result<Vec<Finding>, Failure> {
+    let folder = tempfile::tempdir_in(disk)?;
+    let mut command = child::command(&std::env::current_exe()?, Signal::KILL);
     command.arg("check").arg(history);
-    let said = finish(switched(&mut command, None), folder, CHECK_MAX)?;
+    findings_of("the check", switched(&mut command, None), folder.path(), CHECK_MAX)
+}
+
+/// Runs one of this program's own commands that prints what it finds.
+fn findings_of(what: &str, command: &mut Command, folder: &Path, longest: Duration) -> Result<Vec<Finding>, Failure> {
+    let said: Said = child::finish(command, folder, longest)?;
     let findings = findings_in(&said.output);
-    if findings.is_empty() && !said.succeeded {
-        return Err(format!(
-            "the check ended with {}: {}",
-            said.ended,
-            last_lines(&said.output, STORY_LINES)
-        )
-        .into());
+    if findings.is_empty() && !said.succeeded() {
+        return Err(format!("{what} ended with {}", said.end(STORY_LINES)).into());
     }
     Ok(findings)
 }
@@ -129,48 +108,16 @@ fn beside_this(name: &str) -> Result<PathBuf, Failure> {
     .into())
 }
 
+/// What switches a plant on.
+fn switch(plant: &Plant) -> String {
+    format!("{}={}", plant.name, plant.actions)
+}
+
 fn switched<'c>(command: &'c mut Command, plant: Option<&Plant>) -> &'c mut Command {
     match plant {
-        Some(plant) => command.env(SWITCH, format!("{}={}", plant.name, plant.actions)),
+        Some(plant) => command.env(SWITCH, switch(plant)),
         None => command.env_remove(SWITCH),
     }
-}
-
-/// What a process said and how it ended.
-struct Said {
-    output: String,
-    ended: String,
-    succeeded: bool,
-}
-
-/// Runs a process to its end, or to the end of our patience.
-fn finish(command: &mut Command, folder: &Path, longest: Duration) -> Result<Said, Failure> {
-    let path = folder.join("said");
-    let file = File::create(&path)?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()?;
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if began.elapsed() > longest {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        thread::sleep(LOOK_EVERY);
-    };
-    let mut output = Vec::new();
-    File::open(&path)?.read_to_end(&mut output)?;
-    Ok(Said {
-        output: String::from_utf8_lossy(&output).into_owned(),
-        ended: status.map_or_else(|| format!("no end within {longest:?}"), |status| status.to_string()),
-        succeeded: status.is_some_and(|status| status.success()),
-    })
 }
 
 /// The findings in what was printed: `VIOLATION NAME: STORY`, the story until the next one or an empty line.
@@ -194,11 +141,6 @@ fn findings_in(output: &str) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 #[cfg(test)]

@@ -2,14 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use super::{Harness, PLANTS, Plant, crash, directed, lone::Failure, rigs};
+use super::{
+    Harness, PLANTS, Plant, crash, directed,
+    lone::Failure,
+    rigs,
+    verdict::{Verdict, caught, complain, escaped, say, sum_up},
+};
+use crate::simulate::child::{self, Folders};
 
 /// Seeds that are simulated without plants, at the least.
 const SOUND_SEEDS: u64 = 10;
@@ -43,16 +48,6 @@ pub(crate) struct Arguments {
     folder: Option<PathBuf>,
 }
 
-/// What became of one plant, or of a run without any.
-struct Verdict {
-    name: String,
-    good: bool,
-    line: String,
-    story: String,
-    /// Simulation: the seed at which it ended.
-    seed: u64,
-}
-
 /// Runs what the arguments ask for.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if let (Some(part), Some(folder)) = (&arguments.child, &arguments.folder) {
@@ -78,59 +73,30 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         complain("this build has no plants: build it with --features failpoints");
         return ExitCode::from(2);
     }
-    let began = Instant::now();
-    let verdicts = Bench { arguments }.all();
-    let escaped: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.good).collect();
-    say(&format!(
-        "\nplants: {} runs in {:.0?}, {} as they should be, {} not",
-        verdicts.len(),
-        began.elapsed(),
-        verdicts.len() - escaped.len(),
-        escaped.len()
-    ));
-    for verdict in &escaped {
-        say(&format!("  FAIL {}: {}", verdict.name, verdict.line));
-    }
-    if escaped.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-impl Verdict {
-    fn of(name: &str, good: bool, line: String, story: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            good,
-            line,
-            story: story.to_owned(),
-            seed: 0,
-        }
-    }
-
-    fn not_run(name: &str, error: &Failure) -> Self {
-        Self::of(name, false, format!("could not be run: {error}"), "")
-    }
-
-    fn tell(self) -> Self {
-        let mark = if self.good { "ok  " } else { "FAIL" };
-        let mut told = format!("{mark} {:36} {}", self.name, self.line);
-        for line in self.story.lines() {
-            told.push_str("\n         ");
-            told.push_str(line);
-        }
-        say(&told);
-        self
-    }
+    let arguments = arguments.clone();
+    let ended = child::with_scratch(move |folders| {
+        let folders = folders.clone();
+        Bench { arguments, folders }.run()
+    });
+    ended.unwrap_or_else(|error| {
+        complain(&error.to_string());
+        ExitCode::from(2)
+    })
 }
 
 /// One invocation.
-struct Bench<'a> {
-    arguments: &'a Arguments,
+struct Bench {
+    arguments: Arguments,
+    folders: Folders,
 }
 
-impl Bench<'_> {
+impl Bench {
+    fn run(&self) -> ExitCode {
+        let began = Instant::now();
+        let verdicts = self.all();
+        sum_up(&verdicts, began.elapsed())
+    }
+
     fn all(&self) -> Vec<Verdict> {
         let mut verdicts = self.directed();
         verdicts.extend(self.crash_points());
@@ -140,7 +106,7 @@ impl Bench<'_> {
     }
 
     fn wanted(&self, name: &str, harness: &str) -> bool {
-        let arguments = self.arguments;
+        let arguments = &self.arguments;
         (arguments.only.is_empty() || arguments.only.iter().any(|only| only == name))
             && arguments.harness.as_ref().is_none_or(|only| only == harness)
     }
@@ -164,7 +130,7 @@ impl Bench<'_> {
             .collect();
         let mut verdicts = Vec::new();
         for test in tests {
-            let sound = (!self.arguments.planted_only).then(|| match run_directed(test) {
+            let sound = (!self.arguments.planted_only).then(|| match self.run_directed(test) {
                 Ok(Ok(looked_at)) => Verdict::of(
                     "nothing planted",
                     true,
@@ -178,7 +144,7 @@ impl Bench<'_> {
             for plant in plants.iter().filter(|plant| plant.caught_by == [test]) {
                 let began = Instant::now();
                 let switched = fail::FailGuard::new(plant.name, plant.actions);
-                let found = run_directed(test);
+                let found = self.run_directed(test);
                 drop(switched);
                 let verdict = match found {
                     Ok(Err(story)) => Verdict::of(
@@ -202,7 +168,7 @@ impl Bench<'_> {
         let points = crash::POINTS.iter().filter(|point| self.wanted(point.name, "crash"));
         let walked = points.map(|point| {
             let began = Instant::now();
-            let found = in_a_folder(|folder| crash::walk(point, folder));
+            let found = self.in_a_folder(|folder| crash::walk(point, folder));
             let verdict = match found {
                 Ok(Ok(looked_at)) => Verdict::of(
                     point.name,
@@ -227,7 +193,8 @@ impl Bench<'_> {
         let (waiting, done) = (Mutex::new(plants.into_iter()), Mutex::new(Vec::new()));
         let work = || {
             while let Some(plant) = waiting.lock().ok().and_then(|mut waiting| waiting.next()) {
-                let verdict = in_a_folder(|folder| self.simulate(plant, folder))
+                let verdict = self
+                    .simulate(plant)
                     .unwrap_or_else(|error| Verdict::not_run(plant.name, &error))
                     .tell();
                 if let Ok(mut done) = done.lock() {
@@ -248,7 +215,7 @@ impl Bench<'_> {
                 .map(|verdict| verdict.seed)
                 .max()
                 .unwrap_or(0);
-            let sound = in_a_folder(|folder| self.simulate_soundly(last, folder));
+            let sound = self.simulate_soundly(last);
             verdicts.push(
                 sound
                     .unwrap_or_else(|error| Verdict::not_run("nothing planted", &error))
@@ -258,7 +225,7 @@ impl Bench<'_> {
         verdicts
     }
 
-    fn simulate(&self, plant: &'static Plant, folder: &Path) -> Result<Verdict, Failure> {
+    fn simulate(&self, plant: &'static Plant) -> Result<Verdict, Failure> {
         let Harness::Simulation { seeds } = plant.harness else {
             return Err("it is no plant for the simulation".into());
         };
@@ -266,7 +233,7 @@ impl Bench<'_> {
         let first = self.arguments.seed;
         let mut others = BTreeSet::new();
         for seed in first..first + u64::from(seeds) {
-            let findings = rigs::simulate(Some(plant), seed, folder)?;
+            let findings = rigs::simulate(Some(plant), seed, &self.folders)?;
             if let Some(mut verdict) = caught(plant, &findings, &mut others) {
                 let tried = seed - first + 1;
                 verdict.line = format!(
@@ -281,12 +248,12 @@ impl Bench<'_> {
         Ok(escaped(plant, &format!("{seeds} seeds"), &others))
     }
 
-    fn simulate_soundly(&self, last: u64, folder: &Path) -> Result<Verdict, Failure> {
+    fn simulate_soundly(&self, last: u64) -> Result<Verdict, Failure> {
         let first = self.arguments.seed;
         let last = last.max(first + SOUND_SEEDS - 1);
         let began = Instant::now();
         for seed in first..=last {
-            if let Some(finding) = rigs::simulate(None, seed, folder)?.into_iter().next() {
+            if let Some(finding) = rigs::simulate(None, seed, &self.folders)?.into_iter().next() {
                 let line = format!("seed {seed}: {} finds something", finding.checker);
                 return Ok(Verdict::of("nothing planted", false, line, &finding.story));
             }
@@ -299,41 +266,31 @@ impl Bench<'_> {
         Ok(Verdict::of("nothing planted", true, line, ""))
     }
 
+    /// One after another, for each wants the whole machine; then every seed of a scenario that a plant needed, without.
     fn processes(&self) -> Vec<Verdict> {
-        let plants = self.plants("processes");
+        let first = self.arguments.seed;
         let mut verdicts = Vec::new();
         let mut sound = BTreeSet::new();
-        for plant in plants {
+        for plant in self.plants("processes") {
             let Harness::Processes { faults, seconds } = plant.harness else {
                 continue;
             };
-            if !self.arguments.planted_only && sound.insert(faults) {
-                let verdict = in_a_folder(|folder| {
-                    let found = rigs::run_processes(None, faults, self.arguments.seed, SOUND_SCENARIO_MAX, folder)?;
-                    Ok(match found.into_iter().next() {
-                        None => Verdict::of(
-                            "nothing planted",
-                            true,
-                            format!("{faults} with real processes, nothing found"),
-                            "",
-                        ),
-                        Some(finding) => Verdict::of(
-                            "nothing planted",
-                            false,
-                            format!("{faults}: {} finds something", finding.checker),
-                            &finding.story,
-                        ),
-                    })
-                });
-                verdicts.push(verdict.unwrap_or_else(|error| Verdict::not_run(faults, &error)).tell());
+            let longest = Duration::from_secs(u64::from(seconds));
+            let verdict = self
+                .in_a_folder(|folder| self.harm(plant, faults, longest, folder))
+                .unwrap_or_else(|error| Verdict::not_run(plant.name, &error))
+                .tell();
+            let last = verdict.seed.max(first);
+            verdicts.push(verdict);
+            for seed in first..=last {
+                if self.arguments.planted_only || !sound.insert((faults, seed)) {
+                    continue;
+                }
+                let verdict = self
+                    .in_a_folder(|folder| harm_soundly(faults, seed, folder))
+                    .unwrap_or_else(|error| Verdict::not_run(faults, &error));
+                verdicts.push(verdict.tell());
             }
-            let verdict =
-                in_a_folder(|folder| self.harm(plant, faults, Duration::from_secs(u64::from(seconds)), folder));
-            verdicts.push(
-                verdict
-                    .unwrap_or_else(|error| Verdict::not_run(plant.name, &error))
-                    .tell(),
-            );
         }
         verdicts
     }
@@ -361,59 +318,40 @@ impl Bench<'_> {
                     verdict.line,
                     began.elapsed()
                 );
+                verdict.seed = seed;
                 return Ok(verdict);
             }
         }
         Ok(escaped(plant, &format!("{scenario} for {longest:?}"), &others))
     }
+
+    fn run_directed(&self, test: &str) -> directed::Found {
+        let test = directed::named(test).ok_or("there is no such directed test")?;
+        self.in_a_folder(|folder| directed::in_time(test, folder))
+    }
+
+    fn in_a_folder<T>(&self, work: impl FnOnce(&Path) -> Result<T, Failure>) -> Result<T, Failure> {
+        if child::is_ending() {
+            return Err("the run was told to end".into());
+        }
+        let folder = tempfile::tempdir_in(&self.folders.disk)?;
+        work(folder.path())
+    }
 }
 
-/// Whether one of the checkers that the plant names found it; the names of the others are collected.
-fn caught(plant: &Plant, findings: &[rigs::Finding], others: &mut BTreeSet<String>) -> Option<Verdict> {
-    let by_name = findings
-        .iter()
-        .find(|finding| plant.caught_by.contains(&finding.checker.as_str()));
-    let also: BTreeSet<&str> = findings.iter().map(|finding| finding.checker.as_str()).collect();
-    let Some(finding) = by_name else {
-        others.extend(also.into_iter().map(str::to_owned));
-        return None;
-    };
-    let also: Vec<&str> = also.into_iter().filter(|name| *name != finding.checker).collect();
-    let also = if also.is_empty() {
-        String::new()
-    } else {
-        format!(" (and {})", also.join(", "))
-    };
-    Some(Verdict::of(
-        plant.name,
-        true,
-        format!("caught by {}{also}", finding.checker),
-        &finding.story,
-    ))
-}
-
-fn escaped(plant: &Plant, budget: &str, others: &BTreeSet<String>) -> Verdict {
-    let others: Vec<&str> = others.iter().map(String::as_str).collect();
-    let others = if others.is_empty() {
-        "nobody".to_owned()
-    } else {
-        others.join(", ")
-    };
-    let line = format!(
-        "ESCAPED {} in {budget}; {others} found something",
-        plant.caught_by.join(" and ")
-    );
-    Verdict::of(plant.name, false, line, "")
-}
-
-fn run_directed(test: &str) -> directed::Found {
-    let test = directed::named(test).ok_or("there is no such directed test")?;
-    in_a_folder(test)
-}
-
-fn in_a_folder<T>(work: impl FnOnce(&Path) -> Result<T, Failure>) -> Result<T, Failure> {
-    let folder = tempfile::tempdir()?;
-    work(folder.path())
+/// The scenario with the same nodes and nothing planted.
+fn harm_soundly(scenario: &str, seed: u64, folder: &Path) -> Result<Verdict, Failure> {
+    let found = rigs::run_processes(None, scenario, seed, SOUND_SCENARIO_MAX, folder)?;
+    Ok(match found.into_iter().next() {
+        None => {
+            let line = format!("{scenario} with real processes, seed {seed}, nothing found");
+            Verdict::of("nothing planted", true, line, "")
+        }
+        Some(finding) => {
+            let line = format!("{scenario}, seed {seed}: {} finds something", finding.checker);
+            Verdict::of("nothing planted", false, line, &finding.story)
+        }
+    })
 }
 
 fn kind(harness: Harness) -> &'static str {
@@ -437,14 +375,4 @@ fn line_of(plant: &Plant) -> String {
         plant.breaks,
         plant.caught_by.join(" or ")
     )
-}
-
-/// A line for whoever reads the run.
-pub(super) fn say(line: &str) {
-    // A reader that left is no failure of the run.
-    let _left = writeln!(std::io::stdout(), "{line}");
-}
-
-fn complain(line: &str) {
-    let _left = writeln!(std::io::stderr(), "{line}");
 }

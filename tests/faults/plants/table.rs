@@ -28,6 +28,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "read-index-of-an-earlier-round", breaks: "a read is answered by a round that began before it came", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
     Plant { name: "age-too-young", breaks: "stale answers claim to be fresher than they are", actions: ALWAYS, harness: processes("isolate-follower", 600), caught_by: &["I6"] },
     Plant { name: "page-of-another-revision", breaks: "the pages of one list show several revisions", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
+    Plant { name: "page-of-another-revision", breaks: "the next page of a list shows what was written since the first", actions: ALWAYS, harness: directed("a_list_goes_on_where_it_began"), caught_by: &["a_list_goes_on_where_it_began"] },
     // Writes.
     Plant { name: "unknown-called-not-applied", breaks: "a write that may have been appended is said to be not applied, and tried again", actions: ALWAYS, harness: simulation(40), caught_by: &["I2"] },
     Plant { name: "applied-differently", breaks: "two nodes apply an entry differently", actions: "5%return", harness: simulation(20), caught_by: &["R3"] },
@@ -55,6 +56,10 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "instance-outlives-its-lease", breaks: "an instance is left behind by its lease", actions: ALWAYS, harness: simulation(20), caught_by: &["L2", "L4", "L5", "I4a", "I4b"] },
     Plant { name: "lease-ends-in-parts", breaks: "the instances of a lease leave in several revisions", actions: ALWAYS, harness: simulation(20), caught_by: &["L4", "I1", "I4a", "I4b", "W5"] },
     Plant { name: "forward-of-another-term", breaks: "a leader takes what was forwarded to its former term", actions: ALWAYS, harness: directed("a_forward_of_another_term_is_refused"), caught_by: &["a_forward_of_another_term_is_refused"] },
+    // Availability.
+    Plant { name: "forward-refused", breaks: "a follower refuses one call in ten, though all is well", actions: "10%return", harness: simulation(60), caught_by: &["A1"] },
+    Plant { name: "read-passes-no-barrier", breaks: "a node without a quorum answers linearizable reads", actions: ALWAYS, harness: simulation(60), caught_by: &["A2"] },
+    Plant { name: "later-leader-proposes-nothing", breaks: "a cluster takes no writes after its first leader changes", actions: ALWAYS, harness: simulation(20), caught_by: &["A3"] },
     // Fencing.
     Plant { name: "zombie-not-fenced", breaks: "a zombie overwrites its successor", actions: ALWAYS, harness: simulation(20), caught_by: &["N2", "N3"] },
     Plant { name: "ended-life-not-fenced", breaks: "an ended life comes back", actions: ALWAYS, harness: simulation(40), caught_by: &["N1", "N3"] },
@@ -67,5 +72,6 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "selector-forgotten", breaks: "a watch is given what its selector does not match", actions: ALWAYS, harness: simulation(20), caught_by: &["W1"] },
     Plant { name: "compaction-not-noticed", breaks: "a watch is resumed where the history is gone, as if nothing were missing", actions: ALWAYS, harness: simulation(40), caught_by: &["W6", "W4"] },
     Plant { name: "watch-falls-silent", breaks: "a watch lives on and gives nothing more", actions: ALWAYS, harness: directed("a_watch_is_given_what_is_acknowledged"), caught_by: &["a_watch_is_given_what_is_acknowledged"] },
+    Plant { name: "watch-age-not-judged", breaks: "a watch of a node that is cut off lives on", actions: ALWAYS, harness: simulation(80), caught_by: &["W11"] },
     Plant { name: "uncommitted-change-delivered", breaks: "watchers are given what was only proposed", actions: ALWAYS, harness: simulation(20), caught_by: &["W10", "W9"] },
 ];

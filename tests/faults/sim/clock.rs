@@ -7,6 +7,8 @@ use std::{
 
 use roster::node::Clock;
 
+use super::overlap::Overlap;
+
 /// The wall clock at the beginning of every simulation, in milliseconds of Unix time.
 const WALL_BEGINS_MS: i64 = 1_700_000_000_000;
 
@@ -19,8 +21,8 @@ struct State {
     /// Time of the simulation at which `reading` was right.
     since: Duration,
     reading: Duration,
-    /// How fast it goes; 0 = it stands still.
-    rate: f64,
+    /// How fast it goes, if not as it should; 0 = it stands still.
+    rates: Overlap<f64>,
     wall_ahead_ms: i64,
 }
 
@@ -30,17 +32,26 @@ impl BentClock {
         Self(Arc::new(Mutex::new(State {
             since: Duration::ZERO,
             reading,
-            rate: 1.0,
+            rates: Overlap::default(),
             wall_ahead_ms: 0,
         })))
     }
 
-    /// From now on it goes at this rate.
-    pub(super) fn set_rate(&self, now: Duration, rate: f64) {
+    /// From now on it goes at this rate; by the number it is undone.
+    pub(super) fn bend(&self, now: Duration, rate: f64) -> u64 {
+        self.change(now, |rates| rates.begin(rate))
+    }
+
+    /// Undoes one [`BentClock::bend`].
+    pub(super) fn unbend(&self, now: Duration, number: u64) {
+        self.change(now, |rates| rates.end(number));
+    }
+
+    fn change<T>(&self, now: Duration, change: impl FnOnce(&mut Overlap<f64>) -> T) -> T {
         let mut state = self.lock();
         state.reading = state.read(now);
         state.since = now;
-        state.rate = rate;
+        change(&mut state.rates)
     }
 
     /// It leaps ahead.
@@ -60,7 +71,8 @@ impl BentClock {
 
 impl State {
     fn read(&self, now: Duration) -> Duration {
-        self.reading + now.saturating_sub(self.since).mul_f64(self.rate)
+        let rate = self.rates.now().copied().unwrap_or(1.0);
+        self.reading + now.saturating_sub(self.since).mul_f64(rate)
     }
 }
 
@@ -86,12 +98,18 @@ mod tests {
     #[test]
     fn a_rate_counts_from_when_it_was_set() {
         let clock = BentClock::new(Duration::from_secs(100));
-        clock.set_rate(Duration::from_secs(10), 0.5);
-        clock.set_rate(Duration::from_secs(20), 0.0);
+        let slow = clock.bend(Duration::from_secs(10), 0.5);
+        let still = clock.bend(Duration::from_secs(20), 0.0);
         let read = |at| clock.lock().read(Duration::from_secs(at));
         assert_eq!(read(30), Duration::from_secs(115));
         clock.leap(Duration::from_secs(7));
-        clock.set_rate(Duration::from_secs(40), 1.0);
-        assert_eq!(read(41), Duration::from_secs(123));
+        clock.unbend(Duration::from_secs(40), slow);
+        assert_eq!(
+            read(41),
+            Duration::from_secs(122),
+            "it stands still until that ends, too"
+        );
+        clock.unbend(Duration::from_secs(50), still);
+        assert_eq!(read(51), Duration::from_secs(123));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,8 +17,8 @@ use roster::{
     peer::{Consensus, MessageStream},
     raft::Raft,
     wire::internal::{
-        AppendRequest, AppendResponse, SnapshotChunk, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-        Vote, VoteRequest, VoteResponse, append_response,
+        AppendRequest, AppendResponse, LogId, LogRecord, SnapshotChunk, SnapshotResponse, TransferLeaderRequest,
+        TransferLeaderResponse, Vote, VoteRequest, VoteResponse, append_response,
     },
 };
 use tonic::Status;
@@ -26,6 +26,7 @@ use tonic::Status;
 use super::{
     disk::{Disk, Holding},
     member::Machine,
+    overlap::Overlap,
     trace::{Trace, digest},
 };
 use crate::{
@@ -42,14 +43,23 @@ pub(super) struct Counts(Arc<Counted>);
 
 #[derive(Debug, Default)]
 struct Counted {
-    twice_of_a_million: AtomicU64,
+    twice_of_a_million: Mutex<Overlap<u64>>,
     snapshots: AtomicU64,
 }
 
 impl Counts {
-    /// From now on so many come twice.
-    pub(super) fn set_twice(&self, of_a_million: u64) {
-        self.0.twice_of_a_million.store(of_a_million, Ordering::Relaxed);
+    /// From now on so many come twice; by the number it is undone.
+    pub(super) fn begin_twice(&self, of_a_million: u64) -> u64 {
+        self.twice().begin(of_a_million)
+    }
+
+    /// Undoes one [`Counts::begin_twice`].
+    pub(super) fn end_twice(&self, number: u64) {
+        self.twice().end(number);
+    }
+
+    fn twice(&self) -> MutexGuard<'_, Overlap<u64>> {
+        self.0.twice_of_a_million.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Snapshots that some node was sent, whole or not.
@@ -130,18 +140,30 @@ impl Courier {
         }
     }
 
-    /// So is what a node says that it has.
-    fn check_append(&self, answer: &Result<AppendResponse, Status>) {
+    /// So is what a node says that it has to the leader of a term: that very record, not another one at its index.
+    fn check_append(&self, answer: &Result<AppendResponse, Status>, to: u64) {
         let Ok(AppendResponse {
-            result: Some(append_response::Result::Matched(matched)),
+            result: Some(append_response::Result::Matched(LogId { term, index, .. })),
         }) = answer
         else {
             return;
         };
-        if self.disk.holding(matched.index) == Holding::Nothing && !self.covers(matched.index) {
+        let held = match self.disk.holding(*index) {
+            Holding::Record(bytes) => match LogRecord::decode(bytes.as_ref()) {
+                Ok(held) if held.term == *term => return,
+                Ok(held) => format!("one of term {}", held.term),
+                Err(error) => format!("none that can be read ({error})"),
+            },
+            Holding::Purged => return,
+            Holding::Nothing => "none".to_owned(),
+        };
+        // A later leader may have put its own records there before the answer went out.
+        let since = self.disk.term_in_view() > to;
+        if !since && !self.covers(*index) {
             self.alarm(format!(
-                "D1: {} acknowledges {}, which its disk does not hold",
-                self.name, matched.index
+                "D1: {} acknowledges the record of term {term} at {index} to the leader of term {to}, and its disk holds \
+                 {held} there",
+                self.name
             ));
         }
     }
@@ -175,7 +197,7 @@ impl Courier {
 
     /// How long after the first time it comes again; `None` = it does not.
     fn again(&self) -> Option<Duration> {
-        let of_a_million = self.counts.0.twice_of_a_million.load(Ordering::Relaxed);
+        let of_a_million = self.counts.twice().now().copied().unwrap_or(0);
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let comes = of_a_million > 0 && rng.random_range(0..1_000_000) < of_a_million;
         comes.then(|| Duration::from_millis(rng.random_range(0..LATE_MAX_MS)))
@@ -220,15 +242,23 @@ impl Consensus for Courier {
     }
 
     fn append(&self, from: NodeId, requests: MessageStream<AppendRequest>) -> MessageStream<AppendResponse> {
-        let courier = self.clone();
+        // The stream is of one leadership.
+        let (courier, begun) = (self.clone(), Arc::<OnceLock<u64>>::default());
+        let term = Arc::clone(&begun);
         let requests = requests.inspect(move |request| {
             if let Ok(request) = request {
+                term.get_or_init(|| request.vote.map_or(0, |vote| vote.term));
                 courier.take(from, request);
             }
         });
         let courier = self.clone();
         let answers = self.raft.append(from, requests.boxed());
-        answers.inspect(move |answer| courier.check_append(answer)).boxed()
+        let checked = answers.inspect(move |answer| {
+            if let Some(term) = begun.get() {
+                courier.check_append(answer, *term);
+            }
+        });
+        checked.boxed()
     }
 
     fn install_snapshot(

@@ -9,6 +9,8 @@
 //! the head of the queue that happened to reach the platter. It can be slow, frozen, and fail for good (until the node is
 //! started again). What was ever purged is kept aside for the witness.
 
+mod image;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -23,9 +25,12 @@ use prost::Message as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use roster::{
     storage::{Done, LogStorage, Marker, Record, StorageError},
-    wire::internal::{LogRecord, PeerLog, Vote},
+    wire::internal::Vote,
 };
 use tokio::sync::Notify;
+
+use self::image::{Change, Image, place};
+use super::overlap::Overlap;
 
 /// Operations without a sync that wait before they are written.
 const UNHURRIED_MAX: usize = 64;
@@ -51,8 +56,9 @@ struct Inner {
     queue: VecDeque<Waiting>,
     /// Counts the times that it was opened: a writer of an earlier life writes nothing more.
     life: u64,
-    slow: Option<Duration>,
-    frozen: bool,
+    /// How long a sync takes besides.
+    slow: Overlap<Duration>,
+    frozen: Overlap<()>,
     /// The next sync fails.
     fails: bool,
     stopped: Option<StorageError>,
@@ -61,28 +67,11 @@ struct Inner {
     syncs: u64,
 }
 
-/// What a log holds.
-#[derive(Clone, Debug, Default)]
-struct Image {
-    start: u64,
-    is_purged: bool,
-    records: VecDeque<Bytes>,
-    markers: BTreeMap<u8, Bytes>,
-}
-
 #[derive(Debug)]
 struct Waiting {
     since: Duration,
     change: Change,
     done: Option<NoDebug>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Append(Vec<Record>),
-    Truncate(u64),
-    Purge(u64, Bytes),
-    Mark(Marker, Bytes),
 }
 
 struct NoDebug(Done);
@@ -102,74 +91,6 @@ pub(super) enum Holding {
     Nothing,
 }
 
-impl Image {
-    fn end(&self) -> u64 {
-        self.start + self.records.len() as u64
-    }
-
-    fn get(&self, index: u64) -> Option<&Bytes> {
-        let at = usize::try_from(index.checked_sub(self.start)?).ok()?;
-        self.records.get(at)
-    }
-
-    /// Through which index the records that a purge takes away were committed: all of them, if the log holds the very
-    /// record that it purges through; else a snapshot took the place of a log that went another way.
-    fn committed_before(&self, index: u64, marker: &Bytes) -> u64 {
-        let id = |bytes: &Bytes| PeerLog::decode(bytes.as_ref()).ok().and_then(|marked| marked.log_id);
-        let term = |bytes: &Bytes| LogRecord::decode(bytes.as_ref()).ok().map(|record| record.term);
-        let purged = id(marker).map(|id| id.term);
-        if purged.is_some() && self.get(index).and_then(term) == purged {
-            return index;
-        }
-        let committed = self.markers.get(&place(Marker::Committed)).and_then(id);
-        committed.map_or(0, |id| id.index)
-    }
-
-    /// Does what was asked; what a purge takes away, and was committed, is handed out.
-    fn apply(&mut self, change: &Change) -> Vec<(u64, Bytes)> {
-        let mut gone = Vec::new();
-        match change {
-            Change::Append(records) => {
-                if let (true, Some(first)) = (self.records.is_empty(), records.first()) {
-                    self.start = first.index;
-                }
-                self.records.extend(records.iter().map(|record| record.bytes.clone()));
-            }
-            Change::Truncate(index) => {
-                let keep = usize::try_from(index.saturating_sub(self.start)).unwrap_or(usize::MAX);
-                self.records.truncate(keep);
-            }
-            Change::Purge(index, marker) => {
-                let committed = self.committed_before(*index, marker);
-                while self.start <= *index
-                    && let Some(record) = self.records.pop_front()
-                {
-                    if self.start <= committed {
-                        gone.push((self.start, record));
-                    }
-                    self.start += 1;
-                }
-                self.start = index + 1;
-                self.is_purged = true;
-                self.markers.insert(place(Marker::Purged), marker.clone());
-            }
-            Change::Mark(marker, bytes) => {
-                self.markers.insert(place(*marker), bytes.clone());
-            }
-        }
-        gone
-    }
-}
-
-fn place(marker: Marker) -> u8 {
-    match marker {
-        Marker::Vote => 0,
-        Marker::Committed => 1,
-        Marker::Purged => 2,
-        Marker::Acknowledged => 3,
-    }
-}
-
 impl Disk {
     /// An empty one; its syncs take as long as `seed` says.
     pub(super) fn new(seed: u64) -> Self {
@@ -178,8 +99,8 @@ impl Disk {
             view: Image::default(),
             queue: VecDeque::new(),
             life: 0,
-            slow: None,
-            frozen: false,
+            slow: Overlap::default(),
+            frozen: Overlap::default(),
             fails: false,
             stopped: None,
             purged: BTreeMap::new(),
@@ -229,15 +150,30 @@ impl Disk {
         drop(waiting);
     }
 
-    /// Each sync takes this long; `None` = as usual.
-    pub(super) fn set_slow(&self, slow: Option<Duration>) {
-        self.lock().slow = slow;
+    /// From now on each sync takes this long besides; by the number it is undone.
+    pub(super) fn slow_down(&self, by: Duration) -> u64 {
+        self.lock().slow.begin(by)
     }
 
-    /// Syncs under way end when it thaws.
-    pub(super) fn set_frozen(&self, frozen: bool) {
-        self.lock().frozen = frozen;
+    /// Undoes one [`Disk::slow_down`].
+    pub(super) fn hurry(&self, number: u64) {
+        self.lock().slow.end(number);
+    }
+
+    /// No sync ends from now on; by the number it is undone.
+    pub(super) fn freeze(&self) -> u64 {
+        self.lock().frozen.begin(())
+    }
+
+    /// Undoes one [`Disk::freeze`]; syncs under way end with the last.
+    pub(super) fn thaw(&self, number: u64) {
+        self.lock().frozen.end(number);
         self.work.notify_one();
+    }
+
+    /// Whether no sync ends.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.lock().frozen.now().is_some()
     }
 
     /// The next sync fails, and nothing is written after it until the node is started again.
@@ -283,6 +219,20 @@ impl Disk {
         let inner = self.lock();
         let bytes = inner.platter.markers.get(&place(Marker::Vote))?;
         Some(Vote::decode(bytes.as_ref()).expect("a marker is what was written"))
+    }
+
+    /// The term of the vote as the node reads it now.
+    pub(super) fn term_in_view(&self) -> u64 {
+        let inner = self.lock();
+        let bytes = inner.view.markers.get(&place(Marker::Vote));
+        let vote = bytes.map(|bytes| Vote::decode(bytes.as_ref()).expect("a marker is what was written"));
+        vote.map_or(0, |vote| vote.term)
+    }
+
+    /// The last index of the log, be it on the platter or on its way there.
+    pub(super) fn last_index(&self) -> u64 {
+        let inner = self.lock();
+        inner.view.end().max(inner.platter.end()).saturating_sub(1)
     }
 
     /// A record as the node reads it now.
@@ -350,12 +300,12 @@ impl Disk {
         let takes = {
             let mut inner = self.lock();
             let usual = Duration::from_micros(inner.rng.random_range(0..SYNC_MAX_US));
-            inner.slow.map_or(usual, |slow| slow + usual)
+            usual + inner.slow.now().copied().unwrap_or_default()
         };
         tokio::time::sleep(takes).await;
         loop {
             let thawed = self.work.notified();
-            if !self.lock().frozen {
+            if !self.is_frozen() {
                 break;
             }
             thawed.await;
@@ -509,109 +459,4 @@ impl LogStorage for SimulatedLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    fn record(index: u64) -> Record {
-        Record {
-            index,
-            bytes: Bytes::from(format!("record {index}")),
-        }
-    }
-
-    /// Appends one record; says how it ended.
-    fn append(log: &SimulatedLog, index: u64) -> oneshot::Receiver<Result<(), StorageError>> {
-        let (done, outcome) = oneshot::channel();
-        let done: Done = Box::new(move |result| drop(done.send(result)));
-        log.append(vec![record(index)], done);
-        outcome
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_confirmed_survives_a_crash_and_what_was_not_may() {
-        let mut survived = 0;
-        for seed in 0..40 {
-            let disk = Disk::new(seed);
-            let log = disk.open();
-            append(&log, 1).await.unwrap().unwrap();
-            let _never_confirmed = append(&log, 2);
-            assert_eq!(log.bounds(), (Some(1), Some(2)), "it is readable at once");
-            disk.crash();
-            let log = disk.open();
-            assert_eq!(log.read(1..2, 100).unwrap(), [record(1)], "seed {seed}");
-            survived += u32::from(log.bounds().1 == Some(2));
-        }
-        assert!((1..40).contains(&survived), "{survived} of 40");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_confirmed_after_a_failed_sync_until_it_is_opened_again() {
-        let disk = Disk::new(1);
-        let log = disk.open();
-        append(&log, 1).await.unwrap().unwrap();
-        disk.fail_next_sync();
-        append(&log, 2).await.unwrap().unwrap_err();
-        append(&log, 3).await.unwrap().unwrap_err();
-        log.truncate_from(1).unwrap_err();
-        disk.wait_failed().await;
-        disk.crash();
-        let log = disk.open();
-        let next = log.bounds().1.unwrap() + 1;
-        append(&log, next).await.unwrap().unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_frozen_disk_confirms_when_it_thaws() {
-        let disk = Disk::new(1);
-        let log = disk.open();
-        disk.set_frozen(true);
-        let mut outcome = append(&log, 1);
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(outcome.try_recv().is_err());
-        assert_eq!(disk.holding(1), Holding::Nothing);
-        disk.set_frozen(false);
-        outcome.await.unwrap().unwrap();
-        assert_eq!(disk.holding(1), Holding::Record(record(1).bytes));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn records_that_a_snapshot_replaced_are_no_witness() {
-        let marker = |term: u64, index: u64| {
-            let log_id = roster::wire::internal::LogId {
-                term,
-                leader_id: 1,
-                index,
-            };
-            let marked = PeerLog {
-                node_id: 0,
-                log_id: Some(log_id),
-            };
-            Bytes::from(marked.encode_to_vec())
-        };
-        let of_term = |term: u64, index: u64| Record {
-            index,
-            bytes: LogRecord {
-                term,
-                index,
-                ..LogRecord::default()
-            }
-            .encode_to_vec()
-            .into(),
-        };
-        for (purged_term, kept) in [(1, vec![1, 2, 3]), (2, vec![1])] {
-            let disk = Disk::new(1);
-            let log = disk.open();
-            log.set_marker(Marker::Committed, marker(1, 1), None);
-            let (done, outcome) = oneshot::channel();
-            let done: Done = Box::new(move |result| drop(done.send(result)));
-            log.append((1..=3).map(|index| of_term(1, index)).collect(), done);
-            outcome.await.unwrap().unwrap();
-            log.purge_through(3, marker(purged_term, 3)).unwrap();
-            append(&log, 4).await.unwrap().unwrap();
-            let archived: Vec<u64> = disk.archive(3).into_keys().collect();
-            assert_eq!(archived, kept);
-        }
-    }
-}
+mod tests;

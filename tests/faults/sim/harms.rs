@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rand::{Rng as _, seq::IndexedRandom as _};
 
-use super::world::{LATENCY_MAX, World};
+use super::{network::Delayed, world::World};
 
 /// What one strike did: the nodes that it hit, how it is undone, and what else there is to say.
 pub(super) type Struck = (Vec<usize>, Undo, String);
@@ -87,13 +87,14 @@ impl Harm {
         matches!(self, Self::Break | Self::ClockLeap | Self::WallLeap | Self::Snapshot)
     }
 
-    /// Does it: the nodes that it hits, how it is undone, and what else there is to say.
-    pub(super) fn strike(self, world: &mut World) -> Struck {
-        match self {
-            Self::Kill => kill_some(world, 1),
+    /// Does it: the nodes that it hits, how it is undone, and what else there is to say. `None`: there was nothing to
+    /// harm, as where a node is to be killed that is down.
+    pub(super) fn strike(self, world: &mut World) -> Option<Struck> {
+        Some(match self {
+            Self::Kill => kill_some(world, 1)?,
             Self::KillSeveral => {
                 let count = world.rng.random_range(2..=world.machines.len());
-                kill_some(world, count)
+                kill_some(world, count)?
             }
             Self::Partition => {
                 let count = world.rng.random_range(1..world.machines.len());
@@ -113,10 +114,7 @@ impl Harm {
             Self::ClientCut => cut_client(world),
             Self::SlowDisk => slow_disk(world),
             Self::FrozenDisk => on_some(world, |world, at| (freeze(world, at), String::new())),
-            Self::FailedDisk => on_some(world, |world, at| {
-                world.machines[at].disk.fail_next_sync();
-                (Undo::Nothing, String::new())
-            }),
+            Self::FailedDisk => on_one_that_runs(world, |world, at| world.machines[at].disk.fail_next_sync())?,
             Self::ClockRate => {
                 let rate = world.rng.random_range(0.9..1.1);
                 set_rate(world, rate)
@@ -138,15 +136,12 @@ impl Harm {
             }
             Self::Twice => {
                 let of_a_million = world.rng.random_range(1_000..50_000);
-                world.counts.set_twice(of_a_million);
+                let number = world.counts.begin_twice(of_a_million);
                 let all = (0..world.machines.len()).collect();
-                (all, Undo::Once, format!("{of_a_million} of a million"))
+                (all, Undo::Once(number), format!("{of_a_million} of a million"))
             }
-            Self::Snapshot => on_some(world, |world, at| {
-                trigger_snapshot(world, at);
-                (Undo::Nothing, String::new())
-            }),
-        }
+            Self::Snapshot => on_one_that_runs(world, trigger_snapshot)?,
+        })
     }
 }
 
@@ -156,10 +151,11 @@ pub(super) enum Undo {
     Start(Vec<usize>),
     Mend(Vec<(String, String)>),
     Release(Vec<(String, String)>),
-    Hasten(Vec<(String, String)>),
-    Disk(usize),
-    Clock(usize),
-    Once,
+    Hasten(Vec<Delayed>),
+    Hurry(usize, u64),
+    Thaw(usize, u64),
+    Clock(usize, u64),
+    Once(u64),
 }
 
 impl Undo {
@@ -170,18 +166,11 @@ impl Undo {
             Self::Start(nodes) => nodes.into_iter().for_each(|at| world.start(at)),
             Self::Mend(ways) => ways.iter().for_each(|(from, to)| world.ways.mend(&world.sim, from, to)),
             Self::Release(pairs) => pairs.iter().for_each(|(a, b)| world.ways.release(&world.sim, a, b)),
-            Self::Hasten(pairs) => pairs.iter().for_each(|(a, b)| {
-                world
-                    .sim
-                    .set_link_max_message_latency(a.as_str(), b.as_str(), LATENCY_MAX);
-            }),
-            Self::Disk(at) => {
-                world.machines[at].disk.set_slow(None);
-                world.machines[at].disk.set_frozen(false);
-                world.frozen.remove(&at);
-            }
-            Self::Clock(at) => world.machines[at].clock.set_rate(world.now(), 1.0),
-            Self::Once => world.counts.set_twice(0),
+            Self::Hasten(delayed) => delayed.iter().for_each(|one| world.ways.hasten(&world.sim, one)),
+            Self::Hurry(at, number) => world.machines[at].disk.hurry(number),
+            Self::Thaw(at, number) => world.machines[at].disk.thaw(number),
+            Self::Clock(at, number) => world.machines[at].clock.unbend(world.now(), number),
+            Self::Once(number) => world.counts.end_twice(number),
         }
     }
 }
@@ -201,10 +190,8 @@ pub(super) fn hold(world: &mut World, pairs: Vec<(String, String)>) -> Undo {
     Undo::Release(pairs)
 }
 
-pub(super) fn freeze(world: &mut World, at: usize) -> Undo {
-    world.machines[at].disk.set_frozen(true);
-    world.frozen.insert(at);
-    Undo::Disk(at)
+pub(super) fn freeze(world: &World, at: usize) -> Undo {
+    Undo::Thaw(at, world.machines[at].disk.freeze())
 }
 
 pub(super) fn trigger_snapshot(world: &World, at: usize) {
@@ -220,9 +207,18 @@ fn on_some(world: &mut World, strike: impl FnOnce(&mut World, usize) -> (Undo, S
     (vec![at], undo, details)
 }
 
-fn kill_some(world: &mut World, count: usize) -> Struck {
-    let hit = world.some_nodes(count);
-    (hit.clone(), kill(world, hit), String::new())
+/// The same, where nothing is to be undone, and nothing is done to a node that is down.
+fn on_one_that_runs(world: &mut World, strike: impl FnOnce(&World, usize)) -> Option<Struck> {
+    let at = world.some_node();
+    world.machines[at].running()?;
+    strike(world, at);
+    Some((vec![at], Undo::Nothing, String::new()))
+}
+
+fn kill_some(world: &mut World, count: usize) -> Option<Struck> {
+    let mut hit = world.some_nodes(count);
+    hit.retain(|at| !world.down.contains(at));
+    (!hit.is_empty()).then(|| (hit.clone(), kill(world, hit), String::new()))
 }
 
 /// Cuts some nodes off from the others.
@@ -291,10 +287,9 @@ fn delay(world: &mut World) -> Struck {
     let late = Duration::from_millis(world.rng.random_range(10..250));
     let others = (0..world.machines.len()).filter(|other| *other != at);
     let pairs: Vec<_> = others.map(|other| (world.name(at), world.name(other))).collect();
-    for (a, b) in &pairs {
-        world.sim.set_link_max_message_latency(a.as_str(), b.as_str(), late);
-    }
-    (vec![at], Undo::Hasten(pairs), format!("up to {late:?}"))
+    let delay = |(a, b): &(String, String)| world.ways.delay(&world.sim, a, b, late);
+    let delayed = pairs.iter().map(delay).collect();
+    (vec![at], Undo::Hasten(delayed), format!("up to {late:?}"))
 }
 
 fn break_streams(world: &mut World) -> Struck {
@@ -325,19 +320,20 @@ fn cut_client(world: &mut World) -> Struck {
 fn slow_disk(world: &mut World) -> Struck {
     let slow = Duration::from_millis(world.rng.random_range(20..600));
     on_some(world, |world, at| {
-        world.machines[at].disk.set_slow(Some(slow));
-        (Undo::Disk(at), format!("{slow:?} a sync"))
+        let number = world.machines[at].disk.slow_down(slow);
+        (Undo::Hurry(at, number), format!("{slow:?} a sync"))
     })
 }
 
 fn set_rate(world: &mut World, rate: f64) -> Struck {
     on_some(world, |world, at| {
-        world.machines[at].clock.set_rate(world.now(), rate);
-        (Undo::Clock(at), format!("rate {rate:.3}"))
+        let number = world.machines[at].clock.bend(world.now(), rate);
+        (Undo::Clock(at, number), format!("rate {rate:.3}"))
     })
 }
 
-fn between(world: &World, left: &[usize], right: &[usize]) -> Vec<(String, String)> {
+/// The ways of each of one side to each of the other, and back.
+pub(super) fn between(world: &World, left: &[usize], right: &[usize]) -> Vec<(String, String)> {
     let pairs = left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b)));
     pairs
         .flat_map(|(a, b)| [(world.name(a), world.name(b)), (world.name(b), world.name(a))])

@@ -154,7 +154,7 @@ impl Machine {
                 }
             }
             // What a restart can't take is no fault of the simulation: it is told as the run's failure.
-            Err(problem) if !self.disk.has_failed() => return Err(format!("{}: {problem}", self.name).into()),
+            Err(problem) if !self.disk.has_failed() => return Err(format!("starts: {}: {problem}", self.name).into()),
             Err(problem) => problem,
         };
         self.trace.note(format_args!("{} exits: {failed}", self.name));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::{Rng as _, seq::IndexedRandom as _};
 
 use super::{
-    harms::{Harm, Undo, cut, freeze, hold, kill, trigger_snapshot},
+    harms::{Harm, Undo, between, cut, freeze, hold, kill, trigger_snapshot},
     world::World,
 };
 use crate::{
@@ -24,6 +24,9 @@ struct Active {
     until: Duration,
     undo: Undo,
 }
+
+/// What a strike did: the names of the nodes that it hit, how it is undone, and what else there is to say.
+type Done = (Vec<String>, Undo, String);
 
 /// Harms a world.
 pub(super) struct Nemesis {
@@ -106,6 +109,7 @@ impl Nemesis {
         let count = world.machines.len() - world.majority();
         let harmed = world.some_nodes(count);
         for &at in &harmed {
+            let leader = world.leader();
             let name = world.name(at);
             let others: Vec<String> = (0..world.machines.len())
                 .filter(|o| *o != at)
@@ -121,29 +125,85 @@ impl Nemesis {
                 4 => ("disk_frozen", freeze(world, at)),
                 _ => ("hold", hold(world, dumb)),
             };
-            self.note(world, kind, vec![name], Duration::MAX, undo, "for good");
+            self.note(
+                world,
+                leader,
+                kind,
+                (vec![name], undo, "for good".to_owned()),
+                Duration::MAX,
+            );
         }
         harmed
     }
 
+    /// Leaves no majority: until the next [`Nemesis::heal`]. No disk is frozen, for one that answers can still be read.
+    pub(super) fn take_the_majority(&mut self, world: &mut World) {
+        let leader = world.leader();
+        let (kind, hit, undo) = if world.rng_says_so(1, 2) {
+            let hit = world.some_nodes(world.majority());
+            ("kill", hit.clone(), kill(world, hit))
+        } else {
+            let all: Vec<usize> = (0..world.machines.len()).collect();
+            let each = all.iter().flat_map(|at| between(world, &[*at], &all[at + 1..]));
+            let ways = each.collect();
+            ("partition", all, cut(world, ways))
+        };
+        let names = hit.iter().map(|at| world.name(*at)).collect();
+        self.note(
+            world,
+            leader,
+            kind,
+            (names, undo, "no majority".to_owned()),
+            Duration::MAX,
+        );
+    }
+
+    /// Cuts some nodes off from the others and not from their clients: until the next [`Nemesis::heal`].
+    pub(super) fn cut_off_a_minority(&mut self, world: &mut World) {
+        let leader = world.leader();
+        let count = world.rng.random_range(1..=world.machines.len() - world.majority());
+        let side = world.some_nodes(count);
+        let others: Vec<usize> = (0..world.machines.len()).filter(|at| !side.contains(at)).collect();
+        let ways = between(world, &side, &others);
+        let undo = cut(world, ways);
+        let names = side.iter().map(|at| world.name(*at)).collect();
+        self.note(
+            world,
+            leader,
+            "partition",
+            (names, undo, "a minority".to_owned()),
+            Duration::MAX,
+        );
+    }
+
+    /// Records the faults that are under way as they are: the run is at its end.
+    pub(super) fn leave(&mut self) {
+        for active in std::mem::take(&mut self.active) {
+            self.recorder.record(Event::Fault(active.fault));
+        }
+    }
+
     fn begin(&mut self, world: &mut World, harm: Harm, lasts: Duration) {
-        let (hit, undo, details) = harm.strike(world);
+        let leader = world.leader();
+        let Some((hit, undo, details)) = harm.strike(world) else {
+            return;
+        };
         let names = hit.iter().map(|at| world.name(*at)).collect();
         let until = if harm.is_instant() {
             world.now()
         } else {
             world.now() + lasts
         };
-        self.note(world, harm.name(), names, until, undo, &details);
+        self.note(world, leader, harm.name(), (names, undo, details), until);
     }
 
-    fn note(&mut self, world: &World, kind: &str, nodes: Vec<String>, until: Duration, undo: Undo, details: &str) {
+    /// Notes what was done; `leader` led before it was.
+    fn note(&mut self, world: &World, leader: Option<usize>, kind: &str, done: Done, until: Duration) {
+        let (nodes, undo, details) = done;
         let core = world.core();
         let majority_left = core.len() >= world.majority();
-        let hit_leader = match world.leader() {
-            Some(leader) => nodes.contains(&world.name(leader)) || !majority_left || !core.contains(&leader),
-            None => true,
-        };
+        let hit_leader = leader
+            .is_some_and(|leader| nodes.contains(&world.name(leader)) || !majority_left || !core.contains(&leader));
         world.trace.note(format_args!("fault {kind} {nodes:?} {details}"));
         let fault = Fault {
             kind: kind.to_owned(),
@@ -152,7 +212,7 @@ impl Nemesis {
             majority_left,
             from: nanos(world.now()),
             until: None,
-            details: details.to_owned(),
+            details,
         };
         self.active.push(Active { fault, until, undo });
     }

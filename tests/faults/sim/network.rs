@@ -16,6 +16,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::{overlap::Overlap, world::LATENCY_MAX};
+
 /// Which streams break together: those that one host opened to another.
 type Link = (String, String);
 
@@ -173,12 +175,16 @@ pub(super) async fn listen(port: u16) -> io::Result<impl Stream<Item = io::Resul
     }))
 }
 
-/// Which ways between hosts are cut or held. Faults overlap: a way is open again when the last one ends.
+/// Which ways between hosts are cut, held or slow. Faults overlap: a way is open again when the last one ends.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     cuts: BTreeMap<Link, u32>,
     holds: BTreeMap<Link, u32>,
+    delays: BTreeMap<Link, Overlap<Duration>>,
 }
+
+/// What lets a delay between two hosts end.
+pub(super) type Delayed = (String, String, u64);
 
 impl Ways {
     /// Cuts a way, from one host to another; messages on it are lost from now on.
@@ -222,6 +228,21 @@ impl Ways {
         if *count == 0 && !self.is_cut(a, b) && !self.is_cut(b, a) {
             sim.release(a, b);
         }
+    }
+
+    /// Messages between two hosts take as long as this from now on, at the most.
+    pub(super) fn delay(&mut self, sim: &turmoil::Sim<'_>, a: &str, b: &str, late: Duration) -> Delayed {
+        let number = self.delays.entry(pair(a, b)).or_default().begin(late);
+        sim.set_link_max_message_latency(a, b, late);
+        (a.to_owned(), b.to_owned(), number)
+    }
+
+    /// Ends one delay.
+    pub(super) fn hasten(&mut self, sim: &turmoil::Sim<'_>, (a, b, number): &Delayed) {
+        let delays = self.delays.entry(pair(a, b)).or_default();
+        delays.end(*number);
+        let late = delays.now().copied().unwrap_or(LATENCY_MAX);
+        sim.set_link_max_message_latency(a.as_str(), b.as_str(), late);
     }
 
     /// Whether messages get through in this direction.

@@ -90,6 +90,12 @@ fn content_hash(state: &State) -> Vec<u8> {
     Sha256::digest(&content).to_vec()
 }
 
+/// Whether a record is a client's: neither a new leader's first one, nor a stamp that only tells the time.
+pub(super) fn has_command(record: &[u8]) -> bool {
+    let payload = log::decode_record(record).map(|record| record.payload);
+    matches!(payload, Ok(LogPayload::Entry(entry)) if !entry.commands.is_empty())
+}
+
 /// Bytes in hex.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

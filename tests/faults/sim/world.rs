@@ -52,8 +52,6 @@ pub(super) struct World {
     pub(super) lookout: Lookout,
     /// Machines whose node is not running.
     pub(super) down: BTreeSet<usize>,
-    /// Machines whose disk takes nothing.
-    pub(super) frozen: BTreeSet<usize>,
     /// Nodes that gave up by themselves, and when they are started again.
     exited: Vec<(usize, Duration)>,
     recorder: Recorder,
@@ -110,7 +108,6 @@ impl World {
             trace,
             rng,
             down: BTreeSet::new(),
-            frozen: BTreeSet::new(),
             exited: Vec::new(),
             recorder: recorder.clone(),
             steps: 0,
@@ -229,7 +226,7 @@ impl World {
 
     /// The largest set of nodes that run, write, and all reach each other.
     pub(super) fn core(&self) -> Vec<usize> {
-        let works = |at: &usize| !self.down.contains(at) && !self.frozen.contains(at);
+        let works = |at: &usize| !self.down.contains(at) && !self.machines[*at].disk.is_frozen();
         let reach = |a: usize, b: usize| {
             let (a, b) = (&self.machines[a].name, &self.machines[b].name);
             a == b || self.ways.is_open(a, b)
@@ -250,12 +247,29 @@ impl World {
         first.is_some() && self.machines.iter().all(|machine| applied(machine) == first)
     }
 
-    /// The highest index that a node knows to be committed, of those that are not named.
-    pub(super) fn committed_by_others_than(&self, harmed: &[usize]) -> u64 {
-        let others = (0..self.machines.len()).filter(|at| !harmed.contains(at));
-        let running = others.filter_map(|at| self.machines[at].running());
-        let committed = running.map(|running| running.node.raft().status().committed_index.0);
-        committed.max().unwrap_or(0)
+    /// The highest index that any log holds, whether its node runs or not.
+    pub(super) fn last_index(&self) -> u64 {
+        let last = self.machines.iter().map(|machine| machine.disk.last_index());
+        last.max().unwrap_or(0)
+    }
+
+    /// Whether a node that is not named has applied a client's command that lies beyond an index.
+    pub(super) fn has_applied_a_command(&self, beyond: u64, harmed: &[usize]) -> bool {
+        let mut whole = (0..self.machines.len()).filter(|at| !harmed.contains(at));
+        whole.any(|at| {
+            let machine = &self.machines[at];
+            let applied = machine
+                .running()
+                .map(|running| running.node.raft().status().applied_index.0);
+            // What was purged since is not there to be looked at; another node has it, or the next one will do.
+            let mut later = beyond + 1..=applied.unwrap_or(0);
+            later.any(|index| {
+                machine
+                    .disk
+                    .record(index)
+                    .is_some_and(|record| witness::has_command(&record))
+            })
+        })
     }
 
     /// What every node says of itself, for a story.

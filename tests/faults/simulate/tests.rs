@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Campaign, Report, Seed, run};
+use super::{Campaign, Report, Seed, child::Scratch, run};
 
 /// The process of one seed: cargo builds it beside the tests, as it does every example.
 fn simulation() -> PathBuf {
@@ -13,13 +13,14 @@ fn simulation() -> PathBuf {
     path
 }
 
-fn campaign(seeds: Vec<Seed>, seconds: u64) -> Campaign {
+fn campaign(seeds: Vec<Seed>, seconds: u64, scratch: &Scratch) -> Campaign {
     Campaign {
         program: simulation(),
         seeds,
         seconds,
         parallel: 2,
         keep: None,
+        folders: scratch.folders(),
     }
 }
 
@@ -43,7 +44,8 @@ fn kept() -> Vec<Seed> {
 #[test]
 fn seeds_that_once_failed_hold() {
     let seeds = kept();
-    let summary = run(&campaign(seeds.clone(), 12), |_| {});
+    let scratch = Scratch::new().unwrap();
+    let summary = run(&campaign(seeds.clone(), 12, &scratch), |_| {});
     assert_eq!(summary.seeds, seeds.len());
     assert!(summary.failed.is_empty(), "{}", summary.text());
     assert!(
@@ -53,10 +55,12 @@ fn seeds_that_once_failed_hold() {
     );
 }
 
+/// Each run is a process; the keys of its hash maps are in its trace.
 #[test]
 fn a_seed_is_one_run_whoever_runs_it() {
+    let scratch = Scratch::new().unwrap();
     let reports: Vec<Report> = (0..2)
-        .map(|_| run(&campaign(vec![Seed { number: 3, nodes: 3 }], 6), |_| {}).total)
+        .map(|_| run(&campaign(vec![Seed { number: 3, nodes: 3 }], 6, &scratch), |_| {}).total)
         .collect();
     let figures = |report: &Report| {
         (
@@ -67,5 +71,7 @@ fn a_seed_is_one_run_whoever_runs_it() {
         )
     };
     assert!(reports[0].events > 0 && !reports[0].trace.is_empty());
+    let other = run(&campaign(vec![Seed { number: 4, nodes: 3 }], 6, &scratch), |_| {}).total;
+    assert_ne!(reports[0].trace, other.trace, "the trace tells seeds apart");
     assert_eq!(figures(&reports[0]), figures(&reports[1]));
 }
