@@ -320,7 +320,7 @@ pub fn run_seed(program: &Path, seed: Seed, seconds: u64, folders: &Folders, pla
 /// Asks every checker about the history.
 fn judge(report: &mut Report, history: &Path) -> io::Result<()> {
     let history = History::read(history).map_err(io::Error::other)?;
-    let checked = check(&history, &CheckOptions::default());
+    let checked = check(&history, &CheckOptions::in_simulated_time());
     let counts = checked
         .checked
         .iter()

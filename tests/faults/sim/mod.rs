@@ -58,6 +58,8 @@ const MINORITY_CUT_OFF_FOR: Duration = Duration::from_secs(14);
 const COMMITS_WITHIN: Duration = Duration::from_secs(10);
 /// Traffic after that.
 const AFTER_HEALING: Duration = Duration::from_millis(1_500);
+/// The same, of a seed that looks at how a calm cluster does: the checkers believe it after some seconds only.
+const CALM_FOR: Duration = Duration::from_secs(7);
 /// What clients that were told to stop may take.
 const STOPS_WITHIN: Duration = Duration::from_secs(15);
 /// How long a healed cluster may take until all nodes have applied the same.
@@ -235,7 +237,12 @@ fn run(
     };
     *recovered = Some(commits(world, &harmed)?);
     nemesis.heal(world);
-    go_on(world, AFTER_HEALING)?;
+    let calm = if world.rng_says_so(1, 3) {
+        CALM_FOR
+    } else {
+        AFTER_HEALING
+    };
+    go_on(world, calm)?;
 
     stop.cancel();
     let until = world.now() + STOPS_WITHIN;

@@ -201,15 +201,15 @@ impl Nemesis {
     fn note(&mut self, world: &World, leader: Option<usize>, kind: &str, done: Done, until: Duration) {
         let (nodes, undo, details) = done;
         let core = world.core();
-        let majority_left = core.len() >= world.majority();
-        let hit_leader = leader
-            .is_some_and(|leader| nodes.contains(&world.name(leader)) || !majority_left || !core.contains(&leader));
+        let no_core = core.len() < world.majority();
+        let hit_leader =
+            leader.is_some_and(|leader| nodes.contains(&world.name(leader)) || no_core || !core.contains(&leader));
         world.trace.note(format_args!("fault {kind} {nodes:?} {details}"));
         let fault = Fault {
             kind: kind.to_owned(),
             nodes,
             hit_leader,
-            majority_left,
+            majority_left: world.majority_left(),
             from: nanos(world.now()),
             until: None,
             details,
@@ -223,6 +223,27 @@ impl Nemesis {
         world.trace.note(format_args!("over {} {:?}", fault.kind, fault.nodes));
         fault.until = Some(nanos(world.now()));
         self.recorder.record(Event::Fault(fault));
+        self.look_for_majority(world);
+    }
+
+    /// Notes when a majority is back while faults go on: each is another fault from then on.
+    fn look_for_majority(&mut self, world: &World) {
+        if !world.majority_left() {
+            return;
+        }
+        let now = nanos(world.now());
+        for active in self.active.iter_mut().filter(|active| !active.fault.majority_left) {
+            let goes_on = Fault {
+                majority_left: true,
+                from: now,
+                ..active.fault.clone()
+            };
+            let lost = std::mem::replace(&mut active.fault, goes_on);
+            self.recorder.record(Event::Fault(Fault {
+                until: Some(now),
+                ..lost
+            }));
+        }
     }
 }
 

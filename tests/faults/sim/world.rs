@@ -240,6 +240,19 @@ impl World {
         members(largest.unwrap_or(0)).collect()
     }
 
+    /// Whether some node runs that reaches so many others, both ways, that they are a majority. Frozen disks are no
+    /// matter: a leader whose quorum are others reads without them.
+    pub(super) fn majority_left(&self) -> bool {
+        let runs = |at: &usize| !self.down.contains(at);
+        let reach = |a: usize, b: usize| {
+            let (a, b) = (&self.machines[a].name, &self.machines[b].name);
+            a == b || self.ways.is_open(a, b)
+        };
+        let all = 0..self.machines.len();
+        let reached = |a: usize| all.clone().filter(runs).filter(|b| reach(a, *b)).count();
+        all.clone().filter(runs).any(|a| reached(a) >= self.majority())
+    }
+
     /// Whether all nodes run and have applied the same index.
     pub(super) fn is_settled(&self) -> bool {
         let applied = |machine: &Machine| Some(machine.running()?.node.raft().status().applied_index);
