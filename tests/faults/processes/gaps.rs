@@ -214,8 +214,8 @@ fn is_renewal(request: &Request) -> bool {
     matches!(request, Request::Renew { .. })
 }
 
-/// Other calls renew, too; here the answer to a renewal counts.
-fn has_renewed(answer: &Answer) -> bool {
+/// Whether a renewal says that it kept a lease; it is answered, too, when it could not be confirmed.
+pub(crate) fn has_renewed(answer: &Answer) -> bool {
     let Answer::Done {
         reply: Reply::Renewed(renewed),
         ..

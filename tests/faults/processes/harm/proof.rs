@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Harm, Held};
 use crate::{
     history::{Answer, At, Call, Request},
-    processes::stage::Stage,
+    processes::{gaps::has_renewed, stage::Stage},
 };
 
 /// A failed sync must have ended the node by then.
@@ -113,11 +113,15 @@ fn is_refused(call: &Call, from: At) -> bool {
 
 /// Whether a write was taken that was sent so late; one that makes nothing larger, if that is what there is room for.
 fn is_taken(call: &Call, from: At, smaller: bool) -> bool {
-    let shrinks = matches!(
-        call.request,
-        Request::Renew { .. } | Request::Revoke { .. } | Request::Deregister { .. }
-    );
+    let renews = matches!(call.request, Request::Renew { .. });
+    let shrinks = renews || matches!(call.request, Request::Revoke { .. } | Request::Deregister { .. });
     let reads = matches!(call.request, Request::Get { .. } | Request::List { .. });
     let fits = if smaller { shrinks } else { !reads };
-    fits && call.sent >= from && matches!(call.answer, Answer::Done { .. })
+    // A renewal is answered with what became of it, also if nothing did.
+    let taken = if renews {
+        has_renewed(&call.answer)
+    } else {
+        matches!(call.answer, Answer::Done { .. })
+    };
+    fits && taken && call.sent >= from
 }
