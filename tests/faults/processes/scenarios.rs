@@ -326,7 +326,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Step(Harm::Freeze(Whom::Follower), 5_000, 2_000, 1), Step(Harm::Freeze(Whom::Follower), 13_000, 2_000, 1),
     ]),
     Scenario::steps("freeze-quorum", "so many disks stand still that nothing can be acknowledged", &[
-        Step(Harm::Freeze(Whom::Quorum), 5_000, 3_000, 2),
+        Step(Harm::Freeze(Whom::Quorum), 8_000, 3_000, 2),
     ]),
     Scenario::steps("slow-sync", "fsync takes 400 ms, on the leader and on a follower", &[
         Step(Harm::SlowSync { whom: Whom::Leader, delay_ms: 400 }, 8_000, 2_000, 1),

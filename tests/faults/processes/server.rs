@@ -258,7 +258,8 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
-            .spawn()?;
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("strace: {error}")))?;
         let wanted = format!("TracerPid:\t{}\n", tracer.id());
         let tracer = self.tracer.insert(tracer);
         let deadline = Instant::now() + ATTACH_MAX;

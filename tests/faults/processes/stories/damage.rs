@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{BREATH, copy, followers, kill, restore, saw, start_and_see};
@@ -18,6 +19,8 @@ use crate::processes::{
 /// RocksDB's log: blocks of 32 KiB, records with a header of checksum (4), length (2), type (1).
 const BLOCK_BYTES: u64 = 32 << 10;
 const HEADER_BYTES: u64 = 7;
+/// Snapshots are tuned to come often; traffic must have brought one by then.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(60);
 
 /// What a flipped byte in a file must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
     let mut flipped = BTreeSet::new();
     // After a kill there is a log that is not flushed; after an end in order, tables.
     for killed in [true, false] {
+        if !killed {
+            wait_snapshot(stage, &data).await;
+        }
         let from = stage.recorder.now();
         let fault = if killed {
             kill(stage, "damage_flipped", &[node]).await
@@ -97,6 +103,14 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
         stage.findings.violation(HARNESS, story);
     }
     Ok(())
+}
+
+/// Waits for a snapshot, so that there is one to be flipped. That none came is told in the end.
+async fn wait_snapshot(stage: &mut Stage, data: &Path) {
+    let deadline = Instant::now() + SNAPSHOT_MAX;
+    while newest_snapshot(data).is_none() && Instant::now() < deadline {
+        stage.wait(BREATH / 4).await;
+    }
 }
 
 /// All ways between a node and the others, cut.
@@ -171,13 +185,7 @@ fn files(data: &Path) -> io::Result<Vec<Victim>> {
         };
         found.push((kind, path, must));
     }
-    if let Ok(snapshots) = fs::read_dir(data.join("snapshots")) {
-        let all = snapshots.flatten().map(|entry| entry.path());
-        let newest = all
-            .filter(|path| path.extension().is_some_and(|extension| extension == "snapshot"))
-            .max();
-        found.extend(newest.map(|newest| ("snapshot", newest, Must::Refuse)));
-    }
+    found.extend(newest_snapshot(data).map(|newest| ("snapshot", newest, Must::Refuse)));
     let mut victims: Vec<Victim> = Vec::new();
     for (kind, path, must) in found {
         let empty = fs::metadata(&path)?.len() == 0;
@@ -188,6 +196,14 @@ fn files(data: &Path) -> io::Result<Vec<Victim>> {
         victims.push(Victim { kind, file, must });
     }
     Ok(victims)
+}
+
+/// The newest snapshot that is whole.
+fn newest_snapshot(data: &Path) -> Option<PathBuf> {
+    let all = fs::read_dir(data.join("snapshots")).ok()?.flatten();
+    all.map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "snapshot"))
+        .max()
 }
 
 /// The newest write-ahead log.
