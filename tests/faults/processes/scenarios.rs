@@ -204,9 +204,9 @@ pub(crate) const CALM_END: Duration = Duration::from_secs(12);
 /// … and where that is not what a scenario is about.
 const SHORT_END: Duration = Duration::from_secs(2);
 /// What a run costs beside its script: starting, the last reads, the checkers.
-const RUN_COSTS: Duration = Duration::from_secs(15);
+const RUN_COSTS: Duration = Duration::from_secs(8);
 /// What a step costs beside its times: doing it, waiting for the nodes to be back.
-const STEP_COSTS: Duration = Duration::from_millis(1_200);
+const STEP_COSTS: Duration = Duration::from_millis(700);
 
 const fn isolate(whom: Whom, pass: Pass, clients: bool) -> Harm {
     Harm::Isolate { whom, pass, clients }
@@ -355,25 +355,25 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::steps("no-files", "no more files can be opened than are", &[
         Step(Harm::Files(Whom::Leader), 6_000, 2_000, 1), Step(Harm::Files(Whom::Follower), 6_000, 2_000, 1),
     ]),
-    Scenario::story("wiped", "a node without its data, whose peers have a cluster, casts no vote and ends", (&[("wipe", 2), ("kill", 1)], 40), |stage| {
+    Scenario::story("wiped", "a node without its data, whose peers have a cluster, casts no vote and ends", (&[("wipe", 2), ("kill", 1)], 15), |stage| {
         Box::pin(stories::wiped(stage))
     }),
-    Scenario::story("swapped", "a node that is started on another node's data ends", (&[("swap", 2)], 25), |stage| {
+    Scenario::story("swapped", "a node that is started on another node's data ends", (&[("swap", 2)], 15), |stage| {
         Box::pin(stories::swapped(stage))
     }),
-    Scenario::story("shared-directory", "a second process on one data directory ends", (&[("shared_directory", 3)], 20), |stage| {
+    Scenario::story("shared-directory", "a second process on one data directory ends", (&[("shared_directory", 3)], 12), |stage| {
         Box::pin(stories::shared_directory(stage))
     }),
-    Scenario::story("rolled-back", "a node with last minute's data is not believed", (&[("roll_back", 2), ("kill", 1)], 50), |stage| {
+    Scenario::story("rolled-back", "a node with last minute's data is not believed", (&[("roll_back", 2), ("kill", 1)], 25), |stage| {
         Box::pin(stories::rolled_back(stage))
     }),
-    Scenario::story("torn-and-flipped", "a torn tail is recovered; a flipped byte in any file is refused or harmless", (&[("damage_torn", 1), ("damage_flipped", 2)], 90), |stage| {
+    Scenario::story("torn-and-flipped", "a torn tail is recovered; a flipped byte in any file is refused or harmless", (&[("damage_torn", 1), ("damage_flipped", 2)], 12), |stage| {
         Box::pin(stories::torn_and_flipped(stage))
     }).with(&["--snapshot-after-bytes", "50000"]),
-    Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", (&[("expiry_storm", 1)], 60), |stage| {
+    Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", (&[("expiry_storm", 1)], 37), |stage| {
         Box::pin(stories::expiry_storm(stage))
     }),
-    Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", (&[("kill", 6)], 90), |stage| {
+    Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", (&[("kill", 6)], 42), |stage| {
         Box::pin(stories::snapshots(stage))
     }).with(&["--snapshot-after-bytes", "20000", "--log-kept-records", "500"]),
     Scenario::story("slow-watchers", "stalled watchers on a node with little memory", (&[("slow_watchers", 1)], 30), |stage| {

@@ -93,7 +93,10 @@ fn apply_to_node(stage: &mut Stage, harm: Harm, node: usize) -> io::Result<()> {
         }
         Harm::Clock { hours, .. } => {
             if stage.cluster.launch.fake_clock.is_none() {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "no libfaketime"));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the nodes run without libfaketime",
+                ));
             }
             server.set_clock(&format!("{hours:+}h"))?;
         }
