@@ -376,13 +376,13 @@ fn judge(work: Work, history: &History, busy: bool, folder: &Path, findings: &mu
         }
         return Ok(());
     }
-    let options = CheckOptions {
+    let mut options = CheckOptions {
         coverage: demands,
-        success_min: CheckOptions::default()
-            .success_min
-            .filter(|_| !busy && work.is_timely()),
         ..CheckOptions::default()
     };
+    if busy || !work.is_timely() {
+        options.success_min = None;
+    }
     ask_checkers(history, &options, folder, findings)
 }
 

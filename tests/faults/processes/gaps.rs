@@ -229,8 +229,10 @@ pub(crate) fn has_renewed(answer: &Answer) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::history::{Call, Run};
+    use crate::history::Run;
 
     const MS: At = 1_000_000;
 
@@ -265,26 +267,15 @@ mod tests {
         for ms in (0..40_000).step_by(100) {
             let works = ms <= 10_000 || (back && ms >= 10_000 + silent_ms);
             let answer = if works {
-                Answer::Done {
-                    revision: 1,
-                    term: 1,
-                    reply: Reply::Lease { lease: 7, ttl_ms: 1 },
-                }
+                json!({"done": {"revision": 1, "reply": {"lease": {"lease": 7, "ttl_ms": 1}}}})
             } else {
-                Answer::Failed {
-                    reason: "NO_LEADER".to_owned(),
-                }
+                json!({"failed": {"reason": "NO_LEADER"}})
             };
-            history.calls.push(Call {
-                id: ms,
-                attempt: 0,
-                client: 1,
-                node: None,
-                sent: ms * MS,
-                ended: ms * MS,
-                request: Request::Grant { lease: 7, ttl_ms: 1 },
-                answer,
+            let call = json!({
+                "id": ms, "client": 1, "sent": ms * MS, "ended": ms * MS,
+                "request": {"grant": {"lease": 7, "ttl_ms": 1}}, "answer": answer,
             });
+            history.calls.push(serde_json::from_value(call).unwrap());
         }
         history
     }

@@ -274,7 +274,13 @@ impl Held {
             Harm::Freeze(_) if !stage.cluster.majority_writes() => FROZEN_QUORUM,
             _ => harm.kind(),
         };
-        let fault = stage.fault(kind, &nodes, hit_leader, from, harm.to_string());
+        // To freeze disks takes a while, and until the last one stands still something may be acknowledged.
+        let holds_since = if kind == FROZEN_QUORUM {
+            stage.fault_came_about("disk_freezing", &nodes, from)
+        } else {
+            from
+        };
+        let fault = stage.fault(kind, &nodes, hit_leader, holds_since, harm.to_string());
         Ok(Begun::Held(Self {
             harm,
             nodes,
@@ -295,6 +301,7 @@ impl Held {
     pub(crate) async fn relieve(mut self, stage: &mut Stage) -> io::Result<()> {
         drop(self._keeps_at_it.take());
         self.look_at_full_disk(stage).await;
+        let before = stage.recorder.now();
         stage.free_ways(self.shape);
         let held: &[usize] = if self.harm.holds_nodes() { &self.nodes } else { &[] };
         for &node in held {
@@ -306,14 +313,14 @@ impl Held {
         }
         // All at once, as far as can be: from the first one on they may be a majority.
         apply::undo(stage, self.harm, held)?;
-        stage.look_for_majority();
+        stage.look_for_majority(before);
         let mut started = Vec::new();
         for &node in held {
             if self.start_again(stage, node)? {
                 started.push(node);
             }
         }
-        stage.look_for_majority();
+        stage.look_for_majority(before);
         for node in started {
             if !stage.wait_status(node, BACK_MAX).await {
                 let server = &stage.cluster.servers[node];

@@ -66,10 +66,7 @@ impl Stage {
         *self.findings.faults.entry(kind.to_owned()).or_default() += 1;
         let fault = Fault {
             kind: kind.to_owned(),
-            nodes: nodes
-                .iter()
-                .map(|node| self.cluster.servers[*node].name.clone())
-                .collect(),
+            nodes: self.names(nodes),
             hit_leader,
             majority_left: self.majority_left(kind),
             from,
@@ -89,13 +86,36 @@ impl Stage {
         OpenFault(self.faults_begun)
     }
 
+    /// Notes the time that a fault took to come about; returns its end.
+    pub(crate) fn fault_came_about(&mut self, kind: &str, nodes: &[usize], from: At) -> At {
+        let now = self.recorder.now();
+        self.recorder.record(Event::Fault(Fault {
+            kind: kind.to_owned(),
+            nodes: self.names(nodes),
+            hit_leader: false,
+            majority_left: true,
+            from,
+            until: Some(now),
+            details: String::new(),
+        }));
+        now
+    }
+
+    fn names(&self, nodes: &[usize]) -> Vec<String> {
+        nodes
+            .iter()
+            .map(|node| self.cluster.servers[*node].name.clone())
+            .collect()
+    }
+
     /// Notes that it is over.
     pub(crate) fn fault_over(&mut self, fault: OpenFault) {
+        let now = self.recorder.now();
         if let Some(fault) = self.open_faults.remove(&fault.0) {
-            let until = Some(self.recorder.now());
+            let until = Some(now);
             self.recorder.record(Event::Fault(Fault { until, ..fault }));
         }
-        self.look_for_majority();
+        self.look_for_majority(now);
     }
 
     /// Whether that fault is the only one, and was from its beginning on.
@@ -126,11 +146,11 @@ impl Stage {
         }
     }
 
-    /// Notes when a majority is back while faults go on: from then on they are a recovery.
-    pub(crate) fn look_for_majority(&mut self) {
+    /// Notes when a majority is back while faults go on: from then on they are a recovery. `now`: before whatever may
+    /// have brought it back was begun, for what is answered while it is done.
+    pub(crate) fn look_for_majority(&mut self, now: At) {
         let (left, writes) = (self.cluster.majority_left(), self.cluster.majority_writes());
         let back = |fault: &Fault| if fault.kind == FROZEN_QUORUM { writes } else { left };
-        let now = self.recorder.now();
         let lost = self.open_faults.values_mut().filter(|fault| !fault.majority_left);
         for fault in lost.filter(|fault| back(fault)) {
             let recovery = Fault {
