@@ -161,11 +161,10 @@ impl fmt::Display for Findings {
                 self.busy_gaps
             )?;
         }
-        writeln!(
-            f,
-            "whole again after the last fault: within {} ms",
-            self.healing.as_millis()
-        )?;
+        if !self.healing.is_zero() {
+            let within_ms = self.healing.as_millis();
+            writeln!(f, "whole again after the last fault: within {within_ms} ms")?;
+        }
         if self.beside > 0 {
             writeln!(f, "other campaigns on this machine meanwhile: {}", self.beside)?;
         }

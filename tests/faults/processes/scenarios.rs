@@ -103,30 +103,12 @@ impl Scenario {
         wanted
     }
 
-    /// For how long traffic goes on when all is whole again. What was done to nodes and their network must be over for a
-    /// while, for the cluster to show that it is itself again.
+    /// For how long traffic goes on when all is whole again. What was done to nodes, network and disks must be over for
+    /// a while, for the cluster to show that it is itself again; what stories look at, they have seen by then.
     pub(crate) fn calm_end(&self) -> Duration {
-        let is_outside = |harm: Harm| {
-            matches!(
-                harm,
-                Harm::Kill(_)
-                    | Harm::Stop(_)
-                    | Harm::Pause(_)
-                    | Harm::Isolate { .. }
-                    | Harm::OneWay { .. }
-                    | Harm::Bridge
-                    | Harm::Ring
-                    | Harm::Flap(_)
-                    | Harm::Delay { .. }
-                    | Harm::Throttle { .. }
-                    | Harm::Resets { .. }
-                    | Harm::DeafClients { .. }
-            )
-        };
-        if self.harms().iter().any(|step| is_outside(step.0)) {
-            CALM_END
-        } else {
-            SHORT_END
+        match self.script {
+            Script::Steps(_) => CALM_END,
+            Script::Story(_) => SHORT_END,
         }
     }
 
