@@ -10,6 +10,8 @@ use super::{
     stage::Stage,
 };
 
+/// A cluster that nothing harms has a leader by then.
+const LEADER_MAX: Duration = Duration::from_secs(15);
 /// How long a node may take to serve after it was started.
 const BACK_MAX: Duration = Duration::from_secs(60);
 /// Within so long a node without its data must have been refused, twice.
@@ -63,7 +65,12 @@ impl Harm {
     /// # Errors
     /// Docker failed.
     pub(super) async fn run(self, stage: &mut Stage) -> io::Result<()> {
-        let leader = stage.cluster.leader().await;
+        // Without knowing who leads, a harm to the leader would hit anybody.
+        let Some(leader) = wait_leader(stage).await else {
+            let story = format!("no node says within {LEADER_MAX:?} that it leads, with everything whole: no {self:?}");
+            stage.findings.violation("whole-again-after-healing", story);
+            return Ok(());
+        };
         let holds = stage.chance.random_range(HOLDS);
         match self {
             Self::Kill(whom) => {
@@ -119,18 +126,28 @@ impl Harm {
     }
 }
 
-/// A node; where no leader is known, any.
-fn choose(stage: &mut Stage, whom: Whom, leader: Option<usize>) -> usize {
-    let nodes = stage.cluster.all();
-    let any = stage.chance.random_range(0..nodes.len());
-    match (whom, leader) {
-        (Whom::Leader, Some(leader)) => leader,
-        (Whom::Follower, Some(leader)) if any == leader => (any + 1) % nodes.len(),
-        _ => any,
+async fn wait_leader(stage: &Stage) -> Option<usize> {
+    let deadline = Instant::now() + LEADER_MAX;
+    loop {
+        let leader = stage.cluster.leader().await;
+        if leader.is_some() || Instant::now() >= deadline {
+            return leader;
+        }
+        sleep(LOOK_EVERY).await;
     }
 }
 
-async fn pause_all(stage: &mut Stage, leader: Option<usize>, holds: Duration) -> io::Result<()> {
+fn choose(stage: &mut Stage, whom: Whom, leader: usize) -> usize {
+    let nodes = stage.cluster.all();
+    let any = stage.chance.random_range(0..nodes.len());
+    match whom {
+        Whom::Leader => leader,
+        Whom::Follower if any == leader => (any + 1) % nodes.len(),
+        Whom::Follower => any,
+    }
+}
+
+async fn pause_all(stage: &mut Stage, leader: usize, holds: Duration) -> io::Result<()> {
     let all = stage.cluster.all();
     let mut fault = stage.begins("pause", &all, leader, "docker pause of all".to_owned());
     for &node in &all {
@@ -148,7 +165,7 @@ async fn pause_all(stage: &mut Stage, leader: Option<usize>, holds: Duration) ->
 
 /// The node loses its volume. It must end each time that it is started, and say why; the other two serve. What was
 /// copied from the volume before is the node's own disk, put back as it was: then it is welcome.
-async fn wipe(stage: &mut Stage, node: usize, leader: Option<usize>) -> io::Result<()> {
+async fn wipe(stage: &mut Stage, node: usize, leader: usize) -> io::Result<()> {
     let fault = stage.begins(
         "wiped",
         &[node],

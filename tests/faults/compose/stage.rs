@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     history::{Event, Fault, History, NodeHash, Run},
-    processes::{findings::Findings, say, witness},
+    processes::{
+        findings::{Findings, HARNESS},
+        say, witness,
+    },
     recorder::Recorder,
     traffic::{self, Kind},
 };
@@ -28,8 +31,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Clients: two of most kinds.
 const CLIENTS: usize = 13;
-/// Traffic goes on for so long after everything is whole again.
-const AFTER_HEALING: Duration = Duration::from_secs(2);
+/// Traffic goes on for so long after everything is whole again, so that what must be so on a calm cluster can be looked
+/// at.
+const AFTER_HEALING: Duration = Duration::from_secs(12);
 
 /// One run.
 pub(super) struct Stage {
@@ -70,7 +74,10 @@ impl Stage {
             options,
             cluster,
         };
-        traffic::grant_mover(stage.cluster.target(), stage.options.clone(), stage.recorder.clone()).await;
+        let (target, options, recorder) = (stage.cluster.target(), stage.options.clone(), stage.recorder.clone());
+        if !traffic::grant_mover(target, options, recorder).await {
+            return Err(io::Error::other("a cluster that nothing harmed grants no lease"));
+        }
         for (number, kind) in (0..).zip(Kind::mixture(CLIENTS)) {
             let (target, options) = (stage.cluster.target(), stage.options.clone());
             let (recorder, stop) = (stage.recorder.clone(), stage.stop.clone());
@@ -87,12 +94,12 @@ impl Stage {
     }
 
     /// Notes that a fault begins now.
-    pub(super) fn begins(&mut self, kind: &str, nodes: &[usize], leader: Option<usize>, details: String) -> Fault {
+    pub(super) fn begins(&mut self, kind: &str, nodes: &[usize], leader: usize, details: String) -> Fault {
         *self.findings.faults.entry(kind.to_owned()).or_default() += 1;
         let fault = Fault {
             kind: kind.to_owned(),
             nodes: nodes.iter().map(|&node| name(node)).collect(),
-            hit_leader: leader.is_some_and(|leader| nodes.contains(&leader)),
+            hit_leader: nodes.contains(&leader),
             majority_left: nodes.len() * 2 < self.cluster.all().len(),
             from: self.recorder.now(),
             until: None,
@@ -131,22 +138,42 @@ impl Stage {
     /// Docker failed.
     pub(super) async fn settle(mut self) -> io::Result<(History, Findings)> {
         self.wait(AFTER_HEALING).await;
-        self.stop.cancel();
-        let ended = timeout(PATIENCE, async { while self.clients.join_next().await.is_some() {} }).await;
-        if ended.is_err() {
-            let story = "a client did not end within a minute of being told to";
-            self.findings.violation("clients-end", story);
+        if self.sampling.iter().any(AbortOnDropHandle::is_finished) {
+            self.findings
+                .violation(HARNESS, "what asks a node how it is ended too early");
         }
+        self.stop.cancel();
+        self.wait_clients().await;
         let silent = traffic::final_reads(self.cluster.target(), self.options.clone(), self.recorder.clone()).await;
         if !silent.is_empty() {
-            let story = format!("{} answered no list within a minute", silent.join(" "));
-            self.findings.violation("final-reads", story);
+            let story = format!(
+                "{} answered no linearizable list within a minute, with everything whole",
+                silent.join(" ")
+            );
+            self.findings.violation("A1", story);
         }
         self.hashes().await;
         self.witness().await?;
         self.sampling.clear();
         let history = self.recorder.clone().finish()?;
         Ok((history, self.findings))
+    }
+
+    /// Waits until the clients, which were told to stop, have ended. One that panicked recorded no more, and what it
+    /// would have seen is missing.
+    async fn wait_clients(&mut self) {
+        let (clients, findings) = (&mut self.clients, &mut self.findings);
+        let ended = timeout(PATIENCE, async {
+            while let Some(ended) = clients.join_next().await {
+                if let Err(error) = ended {
+                    findings.violation(HARNESS, format!("a client did not end in order: {error}"));
+                }
+            }
+        });
+        if ended.await.is_err() {
+            let story = "a client did not end within a minute of being told to";
+            self.findings.violation("clients-end", story);
+        }
     }
 
     async fn hashes(&mut self) {

@@ -244,8 +244,19 @@ impl Cluster {
     /// Whether some node runs that reaches, both ways, so many others that run that they are a majority. Without one,
     /// nothing can be decided. With one, all may go well: nodes that a fault hit may yet do worse.
     pub(crate) fn majority_left(&mut self) -> bool {
+        self.majority_of(|_| true)
+    }
+
+    /// Whether there is such a majority whose disks take writes. Without one, nothing new can be acknowledged; but what
+    /// was, can be read.
+    pub(crate) fn majority_writes(&mut self) -> bool {
+        self.majority_of(|server| !server.disk.is_frozen())
+    }
+
+    /// Of those whom `counts` takes; the node that reaches them need not be one.
+    fn majority_of(&mut self, counts: fn(&Server) -> bool) -> bool {
         let quorum = self.quorum();
-        let fit: Vec<bool> = self
+        let runs: Vec<bool> = self
             .servers
             .iter_mut()
             .map(|server| server.is_running() && !server.paused)
@@ -255,9 +266,10 @@ impl Cluster {
             let ends = (End::Node(a), End::Node(b));
             a == b || (ways.passes(ends.0, ends.1) && ways.passes(ends.1, ends.0))
         };
+        let fit = |b: usize| runs[b] && counts(&self.servers[b]);
         let all = 0..self.servers.len();
-        let reaches = |a: usize| all.clone().filter(|&b| fit[b] && together(a, b)).count();
-        all.clone().any(|a| fit[a] && reaches(a) >= quorum)
+        let reaches = |a: usize| all.clone().filter(|&b| fit(b) && together(a, b)).count();
+        all.clone().any(|a| runs[a] && reaches(a) >= quorum)
     }
 
     /// Everything that was cut, paused, frozen or killed runs again.

@@ -15,6 +15,7 @@ use super::shell;
 /// A node refuses registrations below 96 MiB of free space, so there must be clearly more. The file is sparse.
 const IMAGE_BYTES: u64 = 512 << 20;
 const BALLAST: &str = "ballast";
+const FILL_TRIES: u32 = 20;
 const UNMOUNT_TRIES: u32 = 40;
 const UNMOUNT_EVERY: Duration = Duration::from_millis(50);
 
@@ -103,7 +104,8 @@ impl Disk {
         let file = folder.join(format!("{name}.img"));
         fs::File::create(&file)?.set_len(IMAGE_BYTES)?;
         let quick = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
-        shell::run("mkfs.ext4", &["-q", "-E", quick, text(&file)?])?;
+        // No blocks are kept back for root, as which the nodes run: a full disk is full for them, too.
+        shell::run("mkfs.ext4", &["-q", "-m", "0", "-E", quick, text(&file)?])?;
         let mut disk = Self::folder(folder, name)?;
         disk.image = Some(Image {
             file,
@@ -123,6 +125,11 @@ impl Disk {
     /// Whether it is a file system of its own.
     pub(crate) fn is_image(&self) -> bool {
         self.image.is_some()
+    }
+
+    /// Whether writes stand still.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.image.as_ref().is_some_and(|image| image.frozen)
     }
 
     /// Stops all writes until [`Disk::thaw`].
@@ -177,12 +184,22 @@ impl Disk {
     pub(crate) fn fill(&mut self, leave_bytes: u64) -> io::Result<()> {
         self.needs_image()?;
         let ballast = self.mountpoint.join(BALLAST);
-        let stat = rustix::fs::statvfs(&self.mountpoint)?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let present = fs::metadata(&ballast).map_or(0, |found| found.len());
-        let length = (free + present).saturating_sub(leave_bytes);
-        shell::run("fallocate", &["-l", &length.to_string(), text(&ballast)?])?;
-        Ok(())
+        let mut filled = Ok(());
+        // The node writes meanwhile: what was free when it was looked at may be taken by now.
+        for _ in 0..FILL_TRIES {
+            let stat = rustix::fs::statvfs(&self.mountpoint)?;
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            if free <= leave_bytes {
+                return Ok(());
+            }
+            let present = fs::metadata(&ballast).map_or(0, |found| found.len());
+            let length = free + present - leave_bytes;
+            filled = shell::run("fallocate", &["-l", &length.to_string(), text(&ballast)?]).map(drop);
+            if filled.is_ok() {
+                break;
+            }
+        }
+        filled
     }
 
     /// There is room again.

@@ -3,6 +3,10 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::gaps::Gaps;
+use crate::history::{Answer, History};
+
+/// The harness itself failed, or could not show what a run is there to show.
+pub(crate) const HARNESS: &str = "the-harness-works";
 
 /// Something that must never be.
 #[derive(Clone, Debug)]
@@ -13,14 +17,27 @@ pub(crate) struct Finding {
     pub(crate) story: String,
 }
 
+/// Injections of one kind that were not made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    /// How many.
+    pub(crate) count: u64,
+    /// So many of them because this machine lacks what they need.
+    pub(crate) lacks: u64,
+    /// Why the last one was not made.
+    pub(crate) why: String,
+}
+
 /// Of one run, or of all together.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) violations: Vec<Finding>,
     /// Injections by kind.
     pub(crate) faults: BTreeMap<String, u64>,
-    /// Injections that could not be done, by kind: how often, and why.
-    pub(crate) skipped: BTreeMap<String, (u64, String)>,
+    /// Injections that were not made, by kind.
+    pub(crate) skipped: BTreeMap<String, Skipped>,
+    /// Scenarios that this machine could not do, or not to the end, and why.
+    pub(crate) skipped_scenarios: Vec<(String, String)>,
     pub(crate) runs: u64,
     pub(crate) calls: u64,
     pub(crate) acknowledged: u64,
@@ -28,6 +45,10 @@ pub(crate) struct Findings {
     pub(crate) gaps: Gaps,
     /// Those of runs in which the machine had no time for the nodes.
     pub(crate) busy_gaps: Gaps,
+    /// How long it took in the end until every node answered; the longest.
+    pub(crate) healing: Duration,
+    /// How many other campaigns ran on this machine at one time.
+    pub(crate) beside: usize,
     pub(crate) spent: Duration,
 }
 
@@ -39,10 +60,33 @@ impl Findings {
         });
     }
 
-    pub(crate) fn skip(&mut self, kind: &str, why: &str) {
-        let (count, reason) = self.skipped.entry(kind.to_owned()).or_default();
-        *count += 1;
-        why.clone_into(reason);
+    /// So many injections can't be made on this machine.
+    pub(crate) fn lack(&mut self, kind: &str, times: u64, why: &str) {
+        let skipped = self.skip(kind, times, why);
+        skipped.lacks += times;
+    }
+
+    /// An injection was not made, or nothing met it; the machine is not to blame.
+    pub(crate) fn miss(&mut self, kind: &str, why: &str) {
+        self.skip(kind, 1, why);
+    }
+
+    fn skip(&mut self, kind: &str, times: u64, why: &str) -> &mut Skipped {
+        let skipped = self.skipped.entry(kind.to_owned()).or_default();
+        skipped.count += times;
+        why.clone_into(&mut skipped.why);
+        skipped
+    }
+
+    /// Counts what one run's history holds.
+    pub(crate) fn count(&mut self, history: &History) {
+        self.calls = history.calls.len() as u64;
+        let done = history
+            .calls
+            .iter()
+            .filter(|call| matches!(call.answer, Answer::Done { .. }));
+        self.acknowledged = done.count() as u64;
+        self.steps = history.watches.iter().map(|watch| watch.steps.len() as u64).sum();
     }
 
     pub(crate) fn add(&mut self, other: Self) {
@@ -50,22 +94,34 @@ impl Findings {
         for (kind, count) in other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
-        for (kind, (count, reason)) in other.skipped {
+        for (kind, Skipped { count, lacks, why }) in other.skipped {
             let skipped = self.skipped.entry(kind).or_default();
-            *skipped = (skipped.0 + count, reason);
+            *skipped = Skipped {
+                count: skipped.count + count,
+                lacks: skipped.lacks + lacks,
+                why,
+            };
         }
+        self.skipped_scenarios.extend(other.skipped_scenarios);
         self.runs += other.runs;
         self.calls += other.calls;
         self.acknowledged += other.acknowledged;
         self.steps += other.steps;
         self.gaps.add(other.gaps);
         self.busy_gaps.add(other.busy_gaps);
+        self.healing = self.healing.max(other.healing);
+        self.beside = self.beside.max(other.beside);
         self.spent += other.spent;
     }
 
     /// All injections.
     pub(crate) fn fault_count(&self) -> u64 {
         self.faults.values().sum()
+    }
+
+    /// All injections that were not made.
+    pub(crate) fn skipped_count(&self) -> u64 {
+        self.skipped.values().map(|skipped| skipped.count).sum()
     }
 }
 
@@ -105,12 +161,25 @@ impl fmt::Display for Findings {
                 self.busy_gaps
             )?;
         }
-        for (kind, (count, why)) in &self.skipped {
+        if !self.healing.is_zero() {
+            let within_ms = self.healing.as_millis();
+            writeln!(f, "whole again after the last fault: within {within_ms} ms")?;
+        }
+        if self.beside > 0 {
+            writeln!(f, "other campaigns on this machine meanwhile: {}", self.beside)?;
+        }
+        for (kind, Skipped { count, why, .. }) in &self.skipped {
             writeln!(f, "SKIPPED {count} × {kind}: {why}")?;
         }
-        if self.skipped.is_empty() {
-            writeln!(f, "skipped injections: none")?;
+        for (name, why) in &self.skipped_scenarios {
+            writeln!(f, "SKIPPED {name}: {why}")?;
         }
+        writeln!(
+            f,
+            "skipped: {} injections, {} scenarios",
+            self.skipped_count(),
+            self.skipped_scenarios.len()
+        )?;
         for Finding { checker, story } in &self.violations {
             writeln!(f, "VIOLATION {checker}: {story}")?;
         }

@@ -10,8 +10,10 @@
 //! | `stage` | one run, from a new cluster to the evidence |
 //! | `machine` | whether the machine kept time, so that times can be demanded |
 //! | `witness` | a node's committed log, read from its disk |
-//! | `gaps`, `findings` | for how long nothing was acknowledged; the summary |
-//! | `campaign` | run after run, what is printed, what is kept, the ledger |
+//! | `injections` | whether a scenario made those that it is named after |
+//! | `gaps`, `findings` | for how long nothing was acknowledged, and what is too long; the summary |
+//! | `work` | what one cluster goes through, and what it must show |
+//! | `campaign`, `ledger` | run after run, what is printed, what is kept; a line for each campaign |
 //!
 //! The tool cleans up however it ends: processes die with it, disks are thawed and unmounted by `Drop`, and what a
 //! kill -9 of the tool leaves behind `scripts/faults` clears away.
@@ -22,7 +24,9 @@ mod disk;
 pub(crate) mod findings;
 pub(crate) mod gaps;
 mod harm;
-mod machine;
+mod injections;
+mod ledger;
+pub(crate) mod machine;
 mod network;
 mod random;
 mod scenarios;
@@ -31,5 +35,7 @@ pub(crate) mod shell;
 mod stage;
 mod stories;
 pub(crate) mod witness;
+mod work;
 
-pub(crate) use campaign::{Arguments, enter, run, say};
+pub(crate) use campaign::{Arguments, run, say};
+pub(crate) use ledger::{beside, enter};

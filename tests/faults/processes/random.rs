@@ -1,4 +1,5 @@
-//! Harm at random: two or three faults over each other, in bursts, with a rest after each.
+//! Harm at random: bursts of faults that overlap, two or three at one time, and between them faults that are alone and
+//! last: what must be so while a fault lasts shows only when it has shown its effect, and before others come.
 
 use std::{io, time::Duration};
 
@@ -6,7 +7,7 @@ use rand::{Rng as _, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::{
-    harm::{Harm, Held, Whom},
+    harm::{Begun, Harm, Held, Whom},
     network::Pass,
     stage::Stage,
 };
@@ -15,40 +16,52 @@ use super::{
 pub(crate) const FLAGS: &[&str] = &["--snapshot-after-bytes", "1000000", "--log-kept-records", "90000"];
 /// Faults at one time.
 const AT_ONCE_MAX: usize = 3;
+/// Faults of a burst: three on average, so that of four faults one is long.
+const IN_BURST: std::ops::RangeInclusive<u32> = 1..=5;
+/// No burst lasts longer.
 const BURST: Duration = Duration::from_secs(18);
 const REST: Duration = Duration::from_secs(4);
+/// How long a long fault holds, in ms.
+const LONG_MS: std::ops::RangeInclusive<u64> = 9_000..=14_000;
 
-/// One cluster's round.
+/// One cluster's round. The calm in its end is the stage's to keep.
 ///
 /// # Errors
 /// Something of the machine failed that should not.
 pub(crate) async fn round(stage: &mut Stage, span: Duration) -> io::Result<()> {
     let until = Instant::now() + span;
     let mut chance = super::campaign::chance(stage.seed());
-    while Instant::now() < until {
+    loop {
         burst(stage, &mut chance, until.min(Instant::now() + BURST)).await?;
         stage.wait(REST).await;
+        // Too short to be long is not long.
+        if Instant::now() + Duration::from_millis(*LONG_MS.start()) > until {
+            return Ok(());
+        }
+        long(stage, &mut chance).await?;
+        stage.wait(REST).await;
     }
-    Ok(())
 }
 
 async fn burst(stage: &mut Stage, chance: &mut StdRng, until: Instant) -> io::Result<()> {
     let mut held: Vec<(Instant, Held)> = Vec::new();
-    while Instant::now() < until {
+    let mut left = chance.random_range(IN_BURST);
+    while Instant::now() < until && (left > 0 || !held.is_empty()) {
         let (over, on): (Vec<_>, Vec<_>) = held.into_iter().partition(|(end, _)| *end <= Instant::now());
         held = on;
         for (_, harm) in over {
             relieve(stage, harm).await?;
         }
-        if held.len() < AT_ONCE_MAX && chance.random_bool(0.7) {
+        if left > 0 && held.len() < AT_ONCE_MAX && chance.random_bool(0.7) {
             let (harm, longest_ms) = choose(chance, stage.cluster.servers.len());
             let excluded = held.iter().any(|(_, held)| held.excludes(harm));
-            if !excluded && let Some(begun) = Held::begin(stage, harm).await? {
+            if !excluded && let Some(begun) = begin(stage, harm).await? {
                 if harm.holds_nodes() {
                     stage.busy.extend(begun.nodes());
                 }
                 let hold = Duration::from_millis(chance.random_range(100..=longest_ms));
                 held.push((Instant::now() + hold, begun));
+                left -= 1;
             }
         }
         stage.wait(Duration::from_millis(chance.random_range(100..1_500))).await;
@@ -57,6 +70,39 @@ async fn burst(stage: &mut Stage, chance: &mut StdRng, until: Instant) -> io::Re
         relieve(stage, harm).await?;
     }
     Ok(())
+}
+
+/// `None`: nobody could be hit just now, which is nothing to be counted where another harm may follow at once; or the
+/// machine lacks what it needs, which is.
+async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Option<Held>> {
+    match Held::begin(stage, harm).await? {
+        Begun::Held(held) => Ok(Some(held)),
+        Begun::NoTarget => Ok(None),
+        Begun::Lacks(why) => {
+            stage.findings.lack(harm.kind(), 1, &why);
+            Ok(None)
+        }
+    }
+}
+
+/// One fault alone, for long.
+async fn long(stage: &mut Stage, chance: &mut StdRng) -> io::Result<()> {
+    let harm = choose_long(chance, stage.cluster.servers.len());
+    let hold = Duration::from_millis(chance.random_range(LONG_MS));
+    match Held::begin_when_there(stage, harm).await? {
+        Begun::Held(held) => {
+            stage.wait(hold).await;
+            held.relieve(stage).await
+        }
+        Begun::NoTarget => {
+            stage.findings.miss(harm.kind(), "nobody to be hit came into view");
+            Ok(())
+        }
+        Begun::Lacks(why) => {
+            stage.findings.lack(harm.kind(), 1, &why);
+            Ok(())
+        }
+    }
 }
 
 async fn relieve(stage: &mut Stage, harm: Held) -> io::Result<()> {
@@ -104,6 +150,32 @@ fn choose(chance: &mut StdRng, nodes: usize) -> (Harm, u64) {
     }
 }
 
+/// A harm whose effect is clear while it lasts: so many, and no others, are away.
+fn choose_long(chance: &mut StdRng, nodes: usize) -> Harm {
+    let minority = nodes.div_ceil(2) - 1;
+    let some = match chance.random_range(0..8) {
+        0..3 => Whom::Leader,
+        3..5 => Whom::Follower,
+        5 => Whom::WithLeader(minority),
+        _ => Whom::Quorum,
+    };
+    let pass = [Pass::Held, Pass::Swallowed, Pass::Cut][chance.random_range(0..3)];
+    match chance.random_range(0..10) {
+        0..3 => Harm::Kill(some),
+        3..6 => Harm::Pause(some),
+        _ => Harm::Isolate {
+            // Two sides: the smaller one is as much without a majority as if it were all that there is.
+            whom: if some == Whom::Quorum {
+                Whom::Any(minority)
+            } else {
+                some
+            },
+            pass,
+            clients: chance.random_bool(0.2),
+        },
+    }
+}
+
 fn choose_whom(chance: &mut StdRng, nodes: usize) -> Whom {
     let minority = nodes.div_ceil(2) - 1;
     match chance.random_range(0..10) {
@@ -112,5 +184,27 @@ fn choose_whom(chance: &mut StdRng, nodes: usize) -> Whom {
         6..8 => Whom::Any(chance.random_range(1..=minority)),
         8 => Whom::WithLeader(minority),
         _ => Whom::Any(chance.random_range(1..=nodes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_four_faults_about_one_is_long() {
+        let mut chance = super::super::campaign::chance(7);
+        let bursts = 1_000;
+        let short: u32 = (0..bursts).map(|_| chance.random_range(IN_BURST)).sum();
+        assert!((2_800..3_200).contains(&short), "{short}");
+    }
+
+    #[test]
+    fn a_long_fault_is_of_nodes_or_their_links() {
+        let mut chance = super::super::campaign::chance(7);
+        let mut kinds: Vec<_> = (0..200).map(|_| choose_long(&mut chance, 5).kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, ["kill", "partition", "pause"]);
     }
 }

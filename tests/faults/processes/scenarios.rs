@@ -6,7 +6,8 @@ use std::{io, pin::Pin, time::Duration};
 use crate::check::Demands;
 
 use super::{
-    harm::{Harm, Held, Whom},
+    harm::{Begun, Harm, Held, Whom},
+    injections::Injections,
     network::Pass,
     stage::Stage,
     stories,
@@ -41,6 +42,8 @@ pub(crate) struct Scenario {
     pub(crate) flags: &'static [&'static str],
     /// What happens.
     pub(crate) script: Script,
+    /// Of a story: which faults it makes, and how often; and its length in seconds, about.
+    told: (&'static [(&'static str, u64)], u64),
 }
 
 impl Scenario {
@@ -51,6 +54,7 @@ impl Scenario {
             nodes: None,
             flags: &[],
             script: Script::Steps(steps),
+            told: (&[], 0),
         }
     }
 
@@ -58,13 +62,19 @@ impl Scenario {
         Self { nodes: Some(5), ..self }
     }
 
-    const fn story(name: &'static str, about: &'static str, story: Story) -> Self {
+    const fn story(
+        name: &'static str,
+        about: &'static str,
+        told: (&'static [(&'static str, u64)], u64),
+        story: Story,
+    ) -> Self {
         Self {
             name,
             about,
             nodes: None,
             flags: &[],
             script: Script::Story(story),
+            told,
         }
     }
 
@@ -72,42 +82,69 @@ impl Scenario {
         Self { flags, ..self }
     }
 
-    /// Whether it needs wall clocks that can jump.
-    pub(crate) fn jumps_clocks(&self) -> bool {
-        let Script::Steps(steps) = self.script else {
-            return false;
-        };
-        steps.iter().any(|step| matches!(step.0, Harm::Clock { .. }))
-    }
-
-    /// What it must have seen to prove anything.
-    pub(crate) fn demands(&self) -> Demands {
-        let steps = match self.script {
+    fn harms(&self) -> &'static [Step] {
+        match self.script {
             Script::Steps(steps) => steps,
             Script::Story(_) => &[],
-        };
-        let any = |wanted: fn(Harm) -> bool| steps.iter().any(|step| wanted(step.0));
+        }
+    }
+
+    /// Whether it needs wall clocks that can jump.
+    pub(crate) fn jumps_clocks(&self) -> bool {
+        self.harms().iter().any(|step| matches!(step.0, Harm::Clock { .. }))
+    }
+
+    /// Which injections it makes: without them it proves nothing.
+    pub(crate) fn injections(&self) -> Injections {
+        let mut wanted: Injections = self.told.0.iter().copied().collect();
+        for Step(harm, _, _, times) in self.harms() {
+            *wanted.entry(harm.kind()).or_default() += u64::from(*times);
+        }
+        wanted
+    }
+
+    /// For how long traffic goes on when all is whole again. What was done to nodes, network and disks must be over for
+    /// a while, for the cluster to show that it is itself again; what stories look at, they have seen by then.
+    pub(crate) fn calm_end(&self) -> Duration {
+        match self.script {
+            Script::Steps(_) => CALM_END,
+            Script::Story(_) => SHORT_END,
+        }
+    }
+
+    /// How long it takes, about.
+    pub(crate) fn expected(&self) -> Duration {
+        let step =
+            |Step(_, hold_ms, rest_ms, times): &Step| (Duration::from_millis(hold_ms + rest_ms) + STEP_COSTS) * *times;
+        let steps: Duration = self.harms().iter().map(step).sum();
+        RUN_COSTS + steps + Duration::from_secs(self.told.1) + self.calm_end()
+    }
+
+    /// What it must have seen to prove anything, beside its own faults.
+    pub(crate) fn demands(&self) -> Demands {
+        let any = |wanted: fn(Harm) -> bool| self.harms().iter().any(|step| wanted(step.0));
         Demands {
             done: 200,
             leader_hit: any(|harm| {
-                matches!(
+                let all = matches!(
                     harm,
-                    Harm::Kill(Whom::Leader | Whom::All)
-                        | Harm::Pause(Whom::Leader | Whom::All)
-                        | Harm::Isolate { whom: Whom::Leader, .. }
-                )
+                    Harm::Kill(Whom::All) | Harm::Pause(Whom::All) | Harm::PowerCut(Whom::All)
+                );
+                all || harm.needs_leader()
             }),
             leader_changes: usize::from(any(|harm| {
-                matches!(
+                let ends_it = matches!(
                     harm,
-                    Harm::Kill(Whom::Leader) | Harm::Isolate { whom: Whom::Leader, .. }
-                )
+                    Harm::Kill(_) | Harm::Stop(_) | Harm::PowerCut(_) | Harm::SyncError(_) | Harm::Isolate { .. }
+                );
+                ends_it && harm.needs_leader()
             })),
             majority_lost: any(|harm| {
-                matches!(
+                let takes_nodes = matches!(
                     harm,
-                    Harm::Kill(Whom::Quorum | Whom::All) | Harm::Pause(Whom::Quorum | Whom::All)
-                )
+                    Harm::Kill(_) | Harm::Pause(_) | Harm::PowerCut(_) | Harm::Freeze(_)
+                );
+                takes_nodes && matches!(harm.whom(), Whom::Quorum | Whom::All)
             }),
             snapshot_installed: self.name == "snapshots",
             resume: true,
@@ -120,28 +157,38 @@ impl Scenario {
     /// # Errors
     /// Something of the machine failed that should not.
     pub(crate) async fn run(&self, stage: &mut Stage) -> io::Result<()> {
-        match self.script {
-            Script::Story(story) => story(stage).await,
-            Script::Steps(steps) => {
-                for &Step(harm, hold_ms, rest_ms, times) in steps {
-                    for _ in 0..times {
-                        stage.wait(Duration::from_millis(rest_ms)).await;
-                        stage.cluster.wait_leader(LEADER_MAX).await;
-                        let Some(held) = Held::begin(stage, harm).await? else {
-                            break;
-                        };
+        if let Script::Story(story) = self.script {
+            return story(stage).await;
+        }
+        for &Step(harm, hold_ms, rest_ms, times) in self.harms() {
+            for done in 0..times {
+                stage.wait(Duration::from_millis(rest_ms)).await;
+                match Held::begin_when_there(stage, harm).await? {
+                    Begun::Held(held) => {
                         stage.wait(Duration::from_millis(hold_ms)).await;
                         held.relieve(stage).await?;
                     }
+                    Begun::NoTarget => stage.findings.miss(harm.kind(), "nobody to be hit came into view"),
+                    Begun::Lacks(why) => {
+                        // It will not come by itself.
+                        stage.findings.lack(harm.kind(), u64::from(times - done), &why);
+                        break;
+                    }
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 }
 
-/// A harm that hits the leader waits so long for one.
-const LEADER_MAX: Duration = Duration::from_secs(5);
+/// Traffic in the end, so that what must be so on a calm cluster can be looked at …
+pub(crate) const CALM_END: Duration = Duration::from_secs(12);
+/// … and where that is not what a scenario is about.
+const SHORT_END: Duration = Duration::from_secs(2);
+/// What a run costs beside its script: starting, the last reads, the checkers.
+const RUN_COSTS: Duration = Duration::from_secs(8);
+/// What a step costs beside its times: doing it, waiting for the nodes to be back.
+const STEP_COSTS: Duration = Duration::from_millis(700);
 
 const fn isolate(whom: Whom, pass: Pass, clients: bool) -> Harm {
     Harm::Isolate { whom, pass, clients }
@@ -189,6 +236,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::steps("isolate-leader", "the leader alone, its clients still there", &[
         Step(isolate(Whom::Leader, Pass::Held, false), 6_000, 2_500, 3),
     ]),
+    Scenario::steps("isolate-leader-long", "the leader alone for longer than any watch may be silent", &[
+        Step(isolate(Whom::Leader, Pass::Held, false), 20_000, 3_000, 1),
+    ]),
     Scenario::steps("isolate-leader-and-clients", "the leader cut off from everybody", &[
         Step(isolate(Whom::Leader, Pass::Held, true), 5_000, 2_500, 2),
     ]),
@@ -201,6 +251,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::steps("isolate-follower", "a follower alone", &[
         Step(isolate(Whom::Follower, Pass::Held, false), 5_000, 2_000, 2),
         Step(isolate(Whom::Follower, Pass::Cut, true), 4_000, 2_000, 1),
+    ]),
+    Scenario::steps("isolate-follower-long", "a follower alone for longer than any watch may be silent", &[
+        Step(isolate(Whom::Follower, Pass::Held, false), 20_000, 3_000, 1),
     ]),
     Scenario::steps("split-five", "two with the leader on one side, three on the other", &[
         Step(isolate(Whom::WithLeader(2), Pass::Held, false), 6_000, 2_500, 2),
@@ -255,7 +308,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Step(Harm::Freeze(Whom::Follower), 5_000, 2_000, 1), Step(Harm::Freeze(Whom::Follower), 13_000, 2_000, 1),
     ]),
     Scenario::steps("freeze-quorum", "so many disks stand still that nothing can be acknowledged", &[
-        Step(Harm::Freeze(Whom::Quorum), 5_000, 3_000, 2),
+        Step(Harm::Freeze(Whom::Quorum), 8_000, 3_000, 2),
     ]),
     Scenario::steps("slow-sync", "fsync takes 400 ms, on the leader and on a follower", &[
         Step(Harm::SlowSync { whom: Whom::Leader, delay_ms: 400 }, 8_000, 2_000, 1),
@@ -284,28 +337,50 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::steps("no-files", "no more files can be opened than are", &[
         Step(Harm::Files(Whom::Leader), 6_000, 2_000, 1), Step(Harm::Files(Whom::Follower), 6_000, 2_000, 1),
     ]),
-    Scenario::story("wiped", "a node without its data, whose peers have a cluster, casts no vote and ends", |stage| {
+    Scenario::story("wiped", "a node without its data, whose peers have a cluster, casts no vote and ends", (&[("wipe", 2), ("kill", 1)], 15), |stage| {
         Box::pin(stories::wiped(stage))
     }),
-    Scenario::story("swapped", "a node that is started on another node's data ends", |stage| {
+    Scenario::story("swapped", "a node that is started on another node's data ends", (&[("swap", 2)], 15), |stage| {
         Box::pin(stories::swapped(stage))
     }),
-    Scenario::story("shared-directory", "a second process on one data directory ends", |stage| {
+    Scenario::story("shared-directory", "a second process on one data directory ends", (&[("shared_directory", 3)], 12), |stage| {
         Box::pin(stories::shared_directory(stage))
     }),
-    Scenario::story("rolled-back", "a node with last minute's data is not believed", |stage| {
+    Scenario::story("rolled-back", "a node with last minute's data is not believed", (&[("roll_back", 2), ("kill", 1)], 25), |stage| {
         Box::pin(stories::rolled_back(stage))
     }),
-    Scenario::story("torn-and-flipped", "a torn tail is recovered; a flipped byte in any file is refused or harmless", |stage| {
+    Scenario::story("torn-and-flipped", "a torn tail is recovered; a flipped byte in any file is refused or harmless", (&[("damage_torn", 1), ("damage_flipped", 2)], 12), |stage| {
         Box::pin(stories::torn_and_flipped(stage))
     }).with(&["--snapshot-after-bytes", "50000"]),
-    Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", |stage| {
+    Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", (&[("expiry_storm", 1)], 37), |stage| {
         Box::pin(stories::expiry_storm(stage))
     }),
-    Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", |stage| {
+    Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", (&[("kill", 6)], 42), |stage| {
         Box::pin(stories::snapshots(stage))
     }).with(&["--snapshot-after-bytes", "20000", "--log-kept-records", "500"]),
-    Scenario::story("slow-watchers", "stalled watchers on a node with little memory", |stage| {
+    Scenario::story("slow-watchers", "stalled watchers on a node with little memory", (&[("slow_watchers", 1)], 30), |stage| {
         Box::pin(stories::slow_watchers(stage))
     }),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_demands_its_own_faults() {
+        for scenario in SCENARIOS {
+            let injections = scenario.injections();
+            assert!(!injections.is_empty(), "{} demands nothing", scenario.name);
+            assert!(injections.values().all(|times| *times > 0), "{}", scenario.name);
+        }
+        let find = |name| SCENARIOS.iter().find(|scenario| scenario.name == name).unwrap();
+        assert_eq!(find("kill-leader").injections(), Injections::from([("kill", 6)]));
+        assert_eq!(
+            find("freeze-quorum").injections(),
+            Injections::from([("disk_frozen_quorum", 2)])
+        );
+        assert!(find("freeze-quorum").demands().majority_lost);
+        assert!(find("throttle").demands().leader_hit);
+    }
+}

@@ -213,9 +213,9 @@ impl Server {
     /// Limits the file descriptors that it may open from now on.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// It does not run; the kernel's answer.
     pub(crate) fn limit_files(&self, limit: u64) -> io::Result<()> {
-        let Some(pid) = self.pid() else { return Ok(()) };
+        let pid = self.must_run()?;
         let limits = Rlimit {
             current: Some(limit),
             maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
@@ -245,11 +245,10 @@ impl Server {
     /// traced.
     ///
     /// # Errors
-    /// strace is missing or may not trace.
+    /// It does not run; strace is missing or may not trace.
     pub(crate) fn trace_syncs(&mut self, injection: &str) -> io::Result<()> {
         self.untrace();
-        let Some(pid) = self.pid() else { return Ok(()) };
-        let pid = pid.as_raw_nonzero().to_string();
+        let pid = self.must_run()?.as_raw_nonzero().to_string();
         let log = self.log.with_extension("strace");
         let tracer = Command::new("strace")
             .args(["-f", "-p", &pid, "-e", "trace=fsync,fdatasync", "-o"])
@@ -259,7 +258,8 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
-            .spawn()?;
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("strace: {error}")))?;
         let wanted = format!("TracerPid:\t{}\n", tracer.id());
         let tracer = self.tracer.insert(tracer);
         let deadline = Instant::now() + ATTACH_MAX;
@@ -267,6 +267,10 @@ impl Server {
             if Instant::now() > deadline || tracer.try_wait()?.is_some() {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 self.untrace();
+                // A node that ended meanwhile is no lack of strace's.
+                if !self.is_running() {
+                    return Err(self.does_not_run());
+                }
                 return Err(io::Error::new(
                     io::ErrorKind::Unsupported,
                     format!("strace can't trace: {}", said.trim()),
@@ -277,10 +281,10 @@ impl Server {
         Ok(())
     }
 
-    /// Whether any sync met what [`Server::trace_syncs`] injected last.
+    /// Whether any sync met what [`Server::trace_syncs`] injected last: an error or a delay.
     pub(crate) fn met_injection(&self) -> bool {
         let traced = fs::read_to_string(self.log.with_extension("syncs"));
-        traced.is_ok_and(|traced| traced.contains("(INJECTED"))
+        traced.is_ok_and(|traced| traced.contains("(INJECTED") || traced.contains("(DELAYED"))
     }
 
     /// Ends the tracing, if it is traced.
@@ -329,6 +333,15 @@ impl Server {
 
     fn pid(&self) -> Option<Pid> {
         Pid::from_raw(self.child.as_ref()?.id().cast_signed())
+    }
+
+    /// Its process, which must be there to be harmed.
+    fn must_run(&self) -> io::Result<Pid> {
+        self.pid().ok_or_else(|| self.does_not_run())
+    }
+
+    fn does_not_run(&self) -> io::Error {
+        io::Error::other(format!("{} does not run, so it can't be harmed", self.name))
     }
 
     fn signal(&mut self, signal: Signal) {

@@ -11,6 +11,8 @@ use crate::processes::{
     stage::Stage,
 };
 
+/// How many files a node may open, ordinarily.
+const FILES_USUAL: u64 = 1_024;
 /// A link that comes and goes does so this often.
 const FLAP_EVERY: Duration = Duration::from_millis(200);
 
@@ -82,8 +84,8 @@ fn apply_to_node(stage: &mut Stage, harm: Harm, node: usize) -> io::Result<()> {
         }
         Harm::SlowSync { delay_ms, .. } => server.trace_syncs(&format!("delay_enter={}", delay_ms * 1_000))?,
         Harm::SyncError(_) => {
-            server.may_end = true;
             server.trace_syncs("error=EIO")?;
+            server.may_end = true;
         }
         Harm::Full { leave_mib, .. } => {
             server.disk.fill(leave_mib << 20)?;
@@ -91,12 +93,35 @@ fn apply_to_node(stage: &mut Stage, harm: Harm, node: usize) -> io::Result<()> {
         }
         Harm::Clock { hours, .. } => {
             if stage.cluster.launch.fake_clock.is_none() {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "no libfaketime"));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the nodes run without libfaketime",
+                ));
             }
             server.set_clock(&format!("{hours:+}h"))?;
         }
         Harm::Files(_) => server.limit_files(server.open_files())?,
         _ => {}
+    }
+    Ok(())
+}
+
+/// Takes back what [`apply`] did to nodes, as far as it did; what was killed stays so.
+///
+/// # Errors
+/// Something failed that should not.
+pub(super) fn undo(stage: &mut Stage, harm: Harm, nodes: &[usize]) -> io::Result<()> {
+    for &node in nodes {
+        let server = &mut stage.cluster.servers[node];
+        match harm {
+            Harm::Pause(_) => server.resume(),
+            Harm::Freeze(_) => server.disk.thaw()?,
+            Harm::SlowSync { .. } | Harm::SyncError(_) => server.untrace(),
+            Harm::Full { .. } => server.disk.empty()?,
+            Harm::Clock { .. } if stage.cluster.launch.fake_clock.is_some() => server.set_clock("+0")?,
+            Harm::Files(_) if server.is_running() => server.limit_files(FILES_USUAL)?,
+            _ => {}
+        }
     }
     Ok(())
 }

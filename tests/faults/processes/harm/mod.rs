@@ -1,28 +1,30 @@
 //! What can be done to a cluster and taken back again. Scenarios name harms in order; random runs overlap them.
 
 mod apply;
+mod proof;
 mod shape;
 
 use std::{collections::BTreeSet, fmt, io, time::Duration};
 
 use rand::seq::SliceRandom as _;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use shape::Shaped;
 
 use super::{
     network::Pass,
-    stage::{OpenFault, Stage},
+    stage::{FROZEN_QUORUM, OpenFault, Stage},
 };
+use crate::history::At;
 
-/// How many files a node may open, ordinarily.
-const FILES_USUAL: u64 = 1_024;
-/// An injected fsync error must have ended the node by then, if anything was written.
-const SYNC_ERROR_MAX: Duration = Duration::from_secs(15);
 /// A node whose disk hung for too long ends as soon as it can.
 const AFTER_THAWING: Duration = Duration::from_millis(1_500);
 /// How long a node that was started again may take to say how it is. It may have a log to replay.
 const BACK_MAX: Duration = Duration::from_secs(20);
+/// A harm that must be done waits so long for a leader, and for nodes that it can hit.
+const TARGET_MAX: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Which nodes are hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,7 @@ impl Harm {
             Self::Resets { peers: true, .. } => "resets",
             Self::Resets { peers: false, .. } => "client_resets",
             Self::DeafClients { .. } => "client_hole",
+            Self::Freeze(Whom::Quorum | Whom::All) => FROZEN_QUORUM,
             Self::Freeze(_) => "disk_frozen",
             Self::SlowSync { .. } => "slow_sync",
             Self::SyncError(_) => "sync_error",
@@ -128,7 +131,13 @@ impl Harm {
         )
     }
 
-    fn whom(self) -> Whom {
+    /// Whether it is made for the leader: then it counts only if it hits one.
+    pub(crate) fn needs_leader(self) -> bool {
+        matches!(self.whom(), Whom::Leader | Whom::WithLeader(_))
+    }
+
+    /// Whom it hits.
+    pub(crate) fn whom(self) -> Whom {
         match self {
             Self::Kill(whom)
             | Self::Stop(whom)
@@ -157,6 +166,16 @@ impl fmt::Display for Harm {
     }
 }
 
+/// What came of an attempt to do a harm.
+pub(crate) enum Begun {
+    /// It holds.
+    Held(Held),
+    /// Nobody was there to be hit: no leader was to be seen, or other harms hold all that could be.
+    NoTarget,
+    /// The machine lacks what it needs; why. Nothing was done.
+    Lacks(String),
+}
+
 /// A harm that holds; [`Held::relieve`] takes it back.
 pub(crate) struct Held {
     harm: Harm,
@@ -164,6 +183,11 @@ pub(crate) struct Held {
     /// Where its ways stand in the stage's list.
     shape: u64,
     fault: OpenFault,
+    hit_leader: bool,
+    begun: Instant,
+    from: At,
+    /// What each of its nodes had logged by then, in bytes.
+    logged: Vec<u64>,
     /// What keeps at it meanwhile.
     _keeps_at_it: Option<AbortOnDropHandle<()>>,
 }
@@ -191,27 +215,48 @@ impl Held {
         self.harm
     }
 
-    /// Does the harm. `None`: it can't be done here, which is counted.
+    /// Does the harm, as soon as there is whom it is to hit; waits for a leader first.
     ///
     /// # Errors
     /// Something of the machine failed that should not.
-    pub(crate) async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Option<Self>> {
+    pub(crate) async fn begin_when_there(stage: &mut Stage, harm: Harm) -> io::Result<Begun> {
+        let deadline = Instant::now() + TARGET_MAX;
+        while stage.cluster.leader().await.is_none() && Instant::now() < deadline {
+            stage.wait(LOOK_EVERY).await;
+        }
+        loop {
+            let begun = Self::begin(stage, harm).await?;
+            if !matches!(begun, Begun::NoTarget) || Instant::now() >= deadline {
+                return Ok(begun);
+            }
+            stage.wait(LOOK_EVERY).await;
+        }
+    }
+
+    /// Does the harm now, if it can be done.
+    ///
+    /// # Errors
+    /// Something of the machine failed that should not.
+    pub(crate) async fn begin(stage: &mut Stage, harm: Harm) -> io::Result<Begun> {
         let leader = stage.cluster.leader().await;
         let nodes = choose(stage, harm, leader);
         if nodes.is_empty() {
-            // No leader, or all are held: nothing to harm now.
-            return Ok(None);
+            return Ok(Begun::NoTarget);
         }
         let ways = shape::ways(stage, harm, &nodes);
-        let from = stage.recorder.now();
+        let logged = nodes
+            .iter()
+            .map(|node| stage.cluster.servers[*node].log_bytes())
+            .collect();
+        let (from, begun) = (stage.recorder.now(), Instant::now());
         let shape = stage.hold_ways(ways.clone());
         let done = apply::apply(stage, harm, &nodes, &ways);
         let keeps_at_it = match done {
             Ok(task) => task,
             Err(error) if apply::is_lack(&error) => {
                 stage.free_ways(shape);
-                stage.findings.skip(harm.kind(), &error.to_string());
-                return Ok(None);
+                apply::undo(stage, harm, &nodes)?;
+                return Ok(Begun::Lacks(error.to_string()));
             }
             Err(error) => return Err(error),
         };
@@ -224,12 +269,27 @@ impl Held {
             Harm::Bridge | Harm::Ring | Harm::Delay { .. } | Harm::Resets { .. } | Harm::DeafClients { .. } => false,
             _ => leader.is_some_and(|leader| nodes.contains(&leader)),
         };
-        let fault = stage.fault(harm.kind(), &nodes, hit_leader, from, harm.to_string());
-        Ok(Some(Self {
+        let kind = match harm {
+            // It may take with others that hold already.
+            Harm::Freeze(_) if !stage.cluster.majority_writes() => FROZEN_QUORUM,
+            _ => harm.kind(),
+        };
+        // To freeze disks takes a while, and until the last one stands still something may be acknowledged.
+        let holds_since = if kind == FROZEN_QUORUM {
+            stage.fault_came_about("disk_freezing", &nodes, from)
+        } else {
+            from
+        };
+        let fault = stage.fault(kind, &nodes, hit_leader, holds_since, harm.to_string());
+        Ok(Begun::Held(Self {
             harm,
             nodes,
             shape,
             fault,
+            hit_leader,
+            begun,
+            from,
+            logged,
             _keeps_at_it: keeps_at_it,
         }))
     }
@@ -240,14 +300,27 @@ impl Held {
     /// Something of the machine failed that should not.
     pub(crate) async fn relieve(mut self, stage: &mut Stage) -> io::Result<()> {
         drop(self._keeps_at_it.take());
+        self.look_at_full_disk(stage).await;
+        let before = stage.recorder.now();
         stage.free_ways(self.shape);
+        let held: &[usize] = if self.harm.holds_nodes() { &self.nodes } else { &[] };
+        for &node in held {
+            match self.harm {
+                Harm::SlowSync { .. } => self.see_slow_sync(stage, node),
+                Harm::SyncError(_) => self.see_failed_sync(stage, node),
+                _ => {}
+            }
+        }
+        // All at once, as far as can be: from the first one on they may be a majority.
+        apply::undo(stage, self.harm, held)?;
+        stage.look_for_majority(before);
         let mut started = Vec::new();
-        for &node in self.nodes.iter().filter(|_| self.harm.holds_nodes()) {
-            if self.relieve_node(stage, node)? {
+        for &node in held {
+            if self.start_again(stage, node)? {
                 started.push(node);
             }
         }
-        stage.look_for_majority();
+        stage.look_for_majority(before);
         for node in started {
             if !stage.wait_status(node, BACK_MAX).await {
                 let server = &stage.cluster.servers[node];
@@ -264,31 +337,13 @@ impl Held {
         Ok(())
     }
 
-    /// Returns whether the node was started again.
-    fn relieve_node(&self, stage: &mut Stage, node: usize) -> io::Result<bool> {
+    /// Returns whether the node had ended, and was started again.
+    fn start_again(&self, stage: &mut Stage, node: usize) -> io::Result<bool> {
         let server = &mut stage.cluster.servers[node];
-        match self.harm {
-            Harm::Pause(_) => server.resume(),
-            Harm::Freeze(_) => {
-                server.disk.thaw()?;
-                // One that has decided to end could not, while its writes stood still.
-                server.wait_ended(AFTER_THAWING);
-            }
-            Harm::SlowSync { .. } => server.untrace(),
-            Harm::SyncError(_) => {
-                // A node that had nothing to sync can't have failed at it.
-                if server.wait_ended(SYNC_ERROR_MAX).is_none() && server.met_injection() {
-                    let story = format!("{} goes on after a failed fsync: {}", server.name, server.last_words());
-                    stage.findings.violation("fsync-error-ends-the-node", story);
-                }
-                stage.cluster.kill(&[node]);
-            }
-            Harm::Full { .. } => server.disk.empty()?,
-            Harm::Clock { .. } => server.set_clock("+0")?,
-            Harm::Files(_) => server.limit_files(FILES_USUAL)?,
-            _ => {}
+        if matches!(self.harm, Harm::Freeze(_)) {
+            // One that has decided to end could not, while its writes stood still.
+            server.wait_ended(AFTER_THAWING);
         }
-        let server = &mut stage.cluster.servers[node];
         server.may_end = false;
         if server.is_running() {
             return Ok(false);
@@ -315,12 +370,14 @@ fn choose(stage: &mut Stage, harm: Harm, leader: Option<usize>) -> Vec<usize> {
         Whom::All => (0..size).filter(|node| !busy.contains(node)).collect(),
         Whom::Quorum => all.into_iter().take(size - stage.cluster.quorum() + 1).collect(),
         Whom::Node(node) => vec![node],
+        // Who leads must be known: anybody else is no substitute.
+        Whom::Leader | Whom::Follower | Whom::WithLeader(_) if leader.is_none() => Vec::new(),
         Whom::Leader => leader.into_iter().filter(|leader| all.contains(leader)).collect(),
         Whom::Follower => others(&all).into_iter().take(1).collect(),
         Whom::Any(count) => all.into_iter().take(count).collect(),
-        Whom::WithLeader(count) => {
-            let first = leader.into_iter().filter(|leader| all.contains(leader));
-            first.chain(others(&all)).take(count).collect()
-        }
+        Whom::WithLeader(count) => match leader.filter(|leader| all.contains(leader)) {
+            Some(leader) => [leader].into_iter().chain(others(&all)).take(count).collect(),
+            None => Vec::new(),
+        },
     }
 }

@@ -3,8 +3,8 @@
 //! ```text
 //! open    lay out, start, wait until all answer, start samplers and clients
 //! …       a script harms the cluster
-//! settle  heal, wait until all answer, stop the clients, read everything, compare the state hashes,
-//!         stop the nodes, read their committed logs
+//! settle  heal, wait until all answer, let traffic go on, stop the clients, read everything, compare the state
+//!         hashes, stop the nodes, read their committed logs
 //! ```
 
 mod evidence;
@@ -18,10 +18,7 @@ use std::{
 };
 
 use rand::{SeedableRng as _, rngs::StdRng};
-use roster::{
-    transport::Connector,
-    wire::v1::{GrantLeaseRequest, leases_client::LeasesClient},
-};
+use roster::transport::Connector;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -30,11 +27,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     cluster::{Cluster, Plan},
-    findings::Findings,
+    findings::{Findings, HARNESS},
     harm::Shaped,
 };
 use crate::{
-    history::{Answer, Call, Event, Fault, History, Reply, Request, Run},
+    history::{Fault, History, Run},
     recorder::Recorder,
     traffic::{self, Kind, Target},
 };
@@ -42,15 +39,10 @@ use crate::{
 /// How long everything that must happen may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Traffic goes on for so long after everything is whole again.
-const AFTER_HEALING: Duration = Duration::from_secs(2);
-/// A lease that outlives every run: while there is one, the leader stamps, and so the log's index moves.
-const MOVER: i64 = (1 << 62) + 1_000_000_007;
-const MOVER_TTL_MS: u64 = 24 * 3_600 * 1_000;
 /// The tool's own calls, in the history.
 pub(crate) const OWN_CLIENT: u32 = 1_000_000;
 
-pub(crate) use faults::{OpenFault, RECOVERY};
+pub(crate) use faults::{FROZEN_QUORUM, OpenFault, RECOVERY};
 
 /// One run.
 pub(crate) struct Stage {
@@ -111,7 +103,10 @@ impl Stage {
             .await
             .map_err(io::Error::other)?;
         stage.sampling = all.iter().map(|&node| stage.sample(node)).collect();
-        stage.grant_mover().await;
+        let (target, options, recorder) = (stage.target(0), stage.options.clone(), stage.recorder.clone());
+        if !traffic::grant_mover(target, options, recorder).await {
+            return Err(io::Error::other("a cluster that nothing harmed grants no lease"));
+        }
         for (number, kind) in (0..).zip(Kind::mixture(plan.clients as usize)) {
             let client = traffic::run_client(
                 kind,
@@ -176,67 +171,33 @@ impl Stage {
         true
     }
 
-    async fn grant_mover(&mut self) {
-        let mut client = LeasesClient::new(self.cluster.channel(0));
-        let sent = self.recorder.now();
-        let asked = GrantLeaseRequest {
-            lease_id: MOVER,
-            ttl: prost_types::Duration::try_from(Duration::from_millis(MOVER_TTL_MS)).ok(),
-        };
-        let answer = match client.grant_lease(asked).await {
-            Ok(granted) => {
-                let header = granted.into_inner().header.unwrap_or_default();
-                Answer::Done {
-                    revision: header.revision,
-                    term: header.term,
-                    reply: Reply::Lease {
-                        lease: MOVER,
-                        ttl_ms: MOVER_TTL_MS,
-                    },
-                }
-            }
-            Err(status) => Answer::Unknown {
-                reason: status.message().to_owned(),
-            },
-        };
-        self.recorder.record(Event::Call(Call {
-            id: self.recorder.next_id(),
-            attempt: 0,
-            client: OWN_CLIENT,
-            node: Some(self.cluster.servers[0].name.clone()),
-            sent,
-            ended: self.recorder.now(),
-            request: Request::Grant {
-                lease: MOVER,
-                ttl_ms: MOVER_TTL_MS,
-            },
-            asked: 0,
-            answer,
-        }));
-    }
-
-    /// Makes everything whole and gathers the evidence.
+    /// Makes everything whole, lets traffic go on for so long, and gathers the evidence. What fails of that is a
+    /// violation: what was seen until then is worth being looked at.
     ///
     /// # Errors
-    /// Something of the machine failed that should not.
-    pub(crate) async fn settle(mut self) -> io::Result<(History, Findings)> {
-        self.cluster.heal()?;
+    /// The history can't be written.
+    pub(crate) async fn settle(mut self, traffic: Duration) -> io::Result<(History, Findings)> {
+        if let Err(error) = self.cluster.heal() {
+            self.findings.violation(HARNESS, format!("not all was healed: {error}"));
+        }
         let all = self.cluster.all();
         let whole = self.cluster.wait_ready(&all, PATIENCE).await;
-        if let Err(why) = &whole {
-            self.findings.violation("whole-again-after-healing", why.clone());
+        match &whole {
+            Ok(healing) => self.findings.healing = *healing,
+            Err(why) => self.findings.violation("whole-again-after-healing", why.clone()),
         }
-        self.wait(AFTER_HEALING).await;
+        self.wait(traffic).await;
+        if self.sampling.iter().any(AbortOnDropHandle::is_finished) {
+            self.findings
+                .violation(HARNESS, "what asks a node how it is ended too early");
+        }
         self.stop.cancel();
-        let ended = timeout(PATIENCE, async { while self.clients.join_next().await.is_some() {} }).await;
-        if ended.is_err() {
-            self.findings.violation(
-                "clients-end",
-                "a client did not end within two minutes of being told to",
-            );
-        }
-        if whole.is_ok() {
-            self.gather().await?;
+        self.wait_clients().await;
+        if whole.is_ok()
+            && let Err(error) = self.gather().await
+        {
+            let story = format!("not all evidence was gathered: {error}");
+            self.findings.violation(HARNESS, story);
         }
         self.sampling.clear();
         for server in &self.cluster.servers {
@@ -249,5 +210,24 @@ impl Stage {
         }
         let history = self.recorder.clone().finish()?;
         Ok((history, self.findings))
+    }
+
+    /// Waits until the clients, which were told to stop, have ended. One that panicked recorded no more, and what it
+    /// would have seen is missing.
+    async fn wait_clients(&mut self) {
+        let (clients, findings) = (&mut self.clients, &mut self.findings);
+        let ended = timeout(PATIENCE, async {
+            while let Some(ended) = clients.join_next().await {
+                if let Err(error) = ended {
+                    findings.violation(HARNESS, format!("a client did not end in order: {error}"));
+                }
+            }
+        });
+        if ended.await.is_err() {
+            self.findings.violation(
+                "clients-end",
+                "a client did not end within two minutes of being told to",
+            );
+        }
     }
 }

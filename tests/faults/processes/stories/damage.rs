@@ -1,13 +1,16 @@
 //! A torn tail and a flipped byte in each kind of file.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{BREATH, copy, followers, kill, restore, saw, start_and_see};
 use crate::processes::{
+    findings::HARNESS,
     harm::Shaped,
     network::{End, Flow, Pass},
     stage::Stage,
@@ -16,6 +19,8 @@ use crate::processes::{
 /// RocksDB's log: blocks of 32 KiB, records with a header of checksum (4), length (2), type (1).
 const BLOCK_BYTES: u64 = 32 << 10;
 const HEADER_BYTES: u64 = 7;
+/// Snapshots are tuned to come often; traffic must have brought one by then.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(60);
 
 /// What a flipped byte in a file must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,26 @@ enum Must {
     Refuse,
     /// Nothing rests on it: whatever comes of it, the state is right.
     NotMatter,
+}
+
+/// Every kind of file of a data directory. Each must have been flipped once in a run, with something in it.
+const KINDS: [&str; 9] = [
+    "identity",
+    "log-format",
+    "write-ahead log",
+    "CURRENT",
+    "MANIFEST",
+    "sst",
+    "OPTIONS",
+    "IDENTITY",
+    "snapshot",
+];
+
+/// A file of a data directory, relative to it.
+struct Victim {
+    kind: &'static str,
+    file: PathBuf,
+    must: Must,
 }
 
 /// A torn tail is recovered; a flipped byte in any file is refused, with the place, or does not matter.
@@ -38,8 +63,12 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
     saw(&format!("{}: torn and recovered", log.display()));
     stage.wait(BREATH).await;
 
+    let mut flipped = BTreeSet::new();
     // After a kill there is a log that is not flushed; after an end in order, tables.
     for killed in [true, false] {
+        if !killed {
+            wait_snapshot(stage, &data).await;
+        }
         let from = stage.recorder.now();
         let fault = if killed {
             kill(stage, "damage_flipped", &[node]).await
@@ -52,11 +81,12 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
         fs::rename(&data, &kept)?;
         // Nor may the node acknowledge anything that its restored disk does not hold.
         let alone = stage.hold_ways(cut_off(stage, node));
-        for (file, must) in files(&kept)? {
+        for Victim { kind, file, must } in files(&kept)? {
             copy(&kept, &data)?;
             let file = data.join(file);
             let place = fs::metadata(&file)?.len() / 2;
             flip(&file, place)?;
+            flipped.insert(kind);
             let ended = start_and_see(stage, node, &data).await?;
             check(stage, node, (&file, place), must, ended.as_deref());
             stage.cluster.kill(&[node]);
@@ -67,7 +97,20 @@ pub(crate) async fn torn_and_flipped(stage: &mut Stage) -> io::Result<()> {
         restore(stage, &[node], fault).await?;
         stage.wait(BREATH).await;
     }
+    let spared: Vec<_> = KINDS.into_iter().filter(|kind| !flipped.contains(kind)).collect();
+    if !spared.is_empty() {
+        let story = format!("there was nothing to flip in any {}", spared.join(", "));
+        stage.findings.violation(HARNESS, story);
+    }
     Ok(())
+}
+
+/// Waits for a snapshot, so that there is one to be flipped. That none came is told in the end.
+async fn wait_snapshot(stage: &mut Stage, data: &Path) {
+    let deadline = Instant::now() + SNAPSHOT_MAX;
+    while newest_snapshot(data).is_none() && Instant::now() < deadline {
+        stage.wait(BREATH / 4).await;
+    }
 }
 
 /// All ways between a node and the others, cut.
@@ -122,14 +165,13 @@ fn check(stage: &mut Stage, node: usize, (file, place): (&Path, u64), must: Must
     }
 }
 
-/// Every kind of file of a data directory, one of each, relative to it; empty ones left out.
-fn files(data: &Path) -> io::Result<Vec<(PathBuf, Must)>> {
+/// One file of each kind that there is; empty ones left out.
+fn files(data: &Path) -> io::Result<Vec<Victim>> {
     let mut found = vec![
-        (data.join("identity"), Must::Refuse),
-        (data.join("log-format"), Must::Refuse),
-        (newest_log(data)?, Must::Refuse),
+        ("identity", data.join("identity"), Must::Refuse),
+        ("log-format", data.join("log-format"), Must::Refuse),
+        ("write-ahead log", newest_log(data)?, Must::Refuse),
     ];
-    let mut kinds = Vec::new();
     for entry in fs::read_dir(data.join("log"))? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -141,19 +183,27 @@ fn files(data: &Path) -> io::Result<Vec<(PathBuf, Must)>> {
             "IDENTITY" => ("IDENTITY", Must::NotMatter),
             _ => continue,
         };
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-            found.push((path, must));
+        found.push((kind, path, must));
+    }
+    found.extend(newest_snapshot(data).map(|newest| ("snapshot", newest, Must::Refuse)));
+    let mut victims: Vec<Victim> = Vec::new();
+    for (kind, path, must) in found {
+        let empty = fs::metadata(&path)?.len() == 0;
+        if empty || victims.iter().any(|victim| victim.kind == kind) {
+            continue;
         }
+        let file = path.strip_prefix(data).map_err(io::Error::other)?.to_owned();
+        victims.push(Victim { kind, file, must });
     }
-    if let Ok(snapshots) = fs::read_dir(data.join("snapshots")) {
-        let newest = snapshots.flatten().map(|entry| entry.path()).max();
-        found.extend(newest.map(|newest| (newest, Must::Refuse)));
-    }
-    let holds_something = |file: &Path| fs::metadata(file).is_ok_and(|found| found.len() > 0);
-    found.retain(|(file, _)| holds_something(file));
-    let relative = |(file, must): (PathBuf, Must)| Some((file.strip_prefix(data).ok()?.to_owned(), must));
-    Ok(found.into_iter().filter_map(relative).collect())
+    Ok(victims)
+}
+
+/// The newest snapshot that is whole.
+fn newest_snapshot(data: &Path) -> Option<PathBuf> {
+    let all = fs::read_dir(data.join("snapshots")).ok()?.flatten();
+    all.map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "snapshot"))
+        .max()
 }
 
 /// The newest write-ahead log.

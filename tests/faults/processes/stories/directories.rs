@@ -5,6 +5,9 @@ use std::{fs, io, time::Duration};
 use super::{BREATH, copy, followers, kill, refuses, restore, saw, start_and_see};
 use crate::processes::stage::Stage;
 
+/// What a node says of another that shows less than it had acknowledged.
+const LOST: &str = "a node lost a part of the log that it had acknowledged";
+
 /// A node without its data, whose peers have a cluster, ends and casts no vote, even when its vote would be needed;
 /// and two of them found no second cluster.
 pub(crate) async fn wiped(stage: &mut Stage) -> io::Result<()> {
@@ -123,13 +126,17 @@ pub(crate) async fn rolled_back(stage: &mut Stage) -> io::Result<()> {
             .servers
             .iter()
             .zip(&logs)
-            .any(|(server, before)| server.log_since(*before).contains("that it had acknowledged"));
+            .any(|(server, before)| server.log_since(*before).contains(LOST));
+        let name = &stage.cluster.servers[node].name;
         match (ended, noticed) {
-            (Some(said), _) => saw(said.lines().last().unwrap_or_default()),
             (None, true) => saw("it is quarantined"),
-            (None, false) => {
-                let name = &stage.cluster.servers[node].name;
-                let story = format!("{name} came back without records that it had acknowledged, and nobody noticed");
+            (Some(said), true) => saw(said.lines().last().unwrap_or_default()),
+            // It may have ended of anything.
+            (ended, false) => {
+                let story = format!(
+                    "{name} came back without records that it had acknowledged, and nobody said so; {}",
+                    ended.map_or("it serves".to_owned(), |said| format!("it ended: {said}"))
+                );
                 stage.findings.violation("rolled-back-is-noticed", story);
             }
         }

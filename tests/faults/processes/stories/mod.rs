@@ -37,11 +37,12 @@ async fn kill(stage: &mut Stage, kind: &str, nodes: &[usize]) -> OpenFault {
 
 /// Starts nodes that were killed, waits until all answer, and notes that the fault is over.
 async fn restore(stage: &mut Stage, nodes: &[usize], fault: OpenFault) -> io::Result<()> {
+    let before = stage.recorder.now();
     for &node in nodes {
         stage.cluster.kill(&[node]);
         stage.cluster.start(node)?;
     }
-    stage.look_for_majority();
+    stage.look_for_majority(before);
     if let Err(why) = stage.cluster.wait_ready(nodes, Duration::from_secs(60)).await {
         stage.findings.violation("node-comes-back", why);
     }
