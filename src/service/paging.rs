@@ -86,8 +86,11 @@ pub(super) async fn open(node: &Node, page: &Page, options: ReadOptions, deadlin
     let state = node
         .pinned(token.pin_id)
         .map_err(|error| refused(error, CallKind::Read))?;
+    let named = token.revision;
+    // Plant: nor does anyone notice here that it is another one.
+    planted!("page-of-another-revision", let named = state.revision());
     // Numbers of pins begin anew with the process: the revision tells a version from its predecessor's.
-    if state.revision() != token.revision {
+    if state.revision() != named {
         return Err(expired());
     }
     // A list is as fresh as its first page was; how old the version of a stale one is by now, nobody counts.

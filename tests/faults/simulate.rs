@@ -320,7 +320,15 @@ pub fn run_seed(program: &Path, seed: Seed, seconds: u64, folders: &Folders, pla
 /// Asks every checker about the history.
 fn judge(report: &mut Report, history: &Path) -> io::Result<()> {
     let history = History::read(history).map_err(io::Error::other)?;
-    let checked = check(&history, &CheckOptions::in_simulated_time());
+    let checked = match std::panic::catch_unwind(|| check(&history, &CheckOptions::in_simulated_time())) {
+        Ok(checked) => checked,
+        // It said where. What it could not bear may be the very thing that it looks for.
+        Err(_panicked) => {
+            let story = "a checker panicked over the history".to_owned();
+            report.violations.push(("check".to_owned(), story));
+            return Ok(());
+        }
+    };
     let counts = checked
         .checked
         .iter()

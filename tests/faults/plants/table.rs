@@ -72,6 +72,6 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "selector-forgotten", breaks: "a watch is given what its selector does not match", actions: ALWAYS, harness: simulation(20), caught_by: &["W1"] },
     Plant { name: "compaction-not-noticed", breaks: "a watch is resumed where the history is gone, as if nothing were missing", actions: ALWAYS, harness: simulation(40), caught_by: &["W6", "W4"] },
     Plant { name: "watch-falls-silent", breaks: "a watch lives on and gives nothing more", actions: ALWAYS, harness: directed("a_watch_is_given_what_is_acknowledged"), caught_by: &["a_watch_is_given_what_is_acknowledged"] },
-    Plant { name: "watch-age-not-judged", breaks: "a watch of a node that is cut off lives on", actions: ALWAYS, harness: simulation(80), caught_by: &["W11"] },
+    Plant { name: "watch-age-not-judged", breaks: "a watch of a node that is cut off lives on", actions: ALWAYS, harness: simulation(200), caught_by: &["W11"] },
     Plant { name: "uncommitted-change-delivered", breaks: "watchers are given what was only proposed", actions: ALWAYS, harness: simulation(20), caught_by: &["W10", "W9"] },
 ];

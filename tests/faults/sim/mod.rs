@@ -54,6 +54,8 @@ const CLIENT_HOSTS: usize = 3;
 /// some seconds after a fault did, and ends before it ends.
 const MAJORITY_LOST_FOR: Duration = Duration::from_secs(9);
 const MINORITY_CUT_OFF_FOR: Duration = Duration::from_secs(14);
+/// Between the faults of the safety phase and that one.
+const BEFORE_LONG: Duration = Duration::from_millis(500);
 /// A majority that is whole commits within this, whatever the seed; how soon it mostly does is the campaign's to judge.
 const COMMITS_WITHIN: Duration = Duration::from_secs(10);
 /// Traffic after that.
@@ -218,6 +220,8 @@ fn run(
     }
 
     nemesis.heal(world);
+    // What was is over when the one long fault begins: it is judged by itself.
+    go_on(world, BEFORE_LONG)?;
     let long = if world.rng_says_so(1, 5) {
         nemesis.take_the_majority(world);
         MAJORITY_LOST_FOR

@@ -1,6 +1,6 @@
 //! The simulated disk by itself.
 
-use roster::wire::internal::LogRecord;
+use roster::wire::internal::{LogRecord, PeerLog};
 use tokio::sync::oneshot;
 
 use super::*;
