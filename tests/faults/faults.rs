@@ -11,6 +11,10 @@ mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+// What it is made of is tested here; whole runs need a binary of their own.
+#[cfg(test)]
+#[allow(dead_code, reason = "each part uses its share")]
+mod sim;
 #[allow(unreachable_pub, reason = "each part uses its share")]
 mod simulate;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]

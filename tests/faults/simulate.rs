@@ -46,7 +46,7 @@ pub const NOT_SET_UP: i32 = 2;
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
     /// This one alone
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
     /// So many, one after the other
     #[arg(long, default_value_t = 100)]

@@ -5,7 +5,7 @@
 
 use super::{Case, Findings, options::ns};
 use crate::{
-    history::{At, WatchStream},
+    history::{At, Step, WatchStream},
     story::{Story, time},
 };
 
@@ -114,18 +114,25 @@ fn cut_off(case: &Case<'_>, stream: &WatchStream, findings: &mut Findings<'_>) {
     }
 }
 
-/// No step is told whose view is older than its watcher wants: the stream had to end instead.
+/// A view that is older than its watcher wants is no longer told of soon after: the stream has ended. One step may be,
+/// for a clock that leaps, or a node that stood still, makes a view old from one moment to the next.
 fn too_old(case: &Case<'_>, stream: &WatchStream, max_age: u64, findings: &mut Findings<'_>) {
-    let limit = max_age + ns(case.options.watch_end_max);
+    let mut first: Option<&Step> = None;
     for step in &stream.steps {
-        let Some(age) = step.age_ns else { continue };
-        findings.looked("W11", 1);
-        if age > limit {
+        findings.looked("W11", usize::from(step.age_ns.is_some()));
+        if step.age_ns.is_none_or(|age| age <= max_age) {
+            first = None;
+            continue;
+        }
+        let since = first.get_or_insert(step).at;
+        if step.at > since + ns(case.options.watch_end_max) {
             let story = Story::new(format!(
-                "a watch with a max_age of {} was given a step whose view may be {} old",
+                "a watch with a max_age of {} was given steps of an older view from {} to {}",
                 time(max_age),
-                time(age)
+                time(since),
+                time(step.at)
             ));
+            let story = first.into_iter().fold(story, |story, step| story.step(stream, step));
             return findings.violate("W11", story.step(stream, step));
         }
     }

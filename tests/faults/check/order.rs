@@ -475,7 +475,10 @@ pub(super) fn linearizable_revision(call: &Call) -> Option<i64> {
                 ..
             },
         ) => {
-            let confirmed = results.iter().any(|result| result.outcome != RenewOutcome::Unconfirmed);
+            // That there is no lease 0 is known without asking anyone.
+            let asked_for = |result: &&Renewed| result.lease > 0;
+            let mut results = results.iter().filter(asked_for);
+            let confirmed = results.any(|result| result.outcome != RenewOutcome::Unconfirmed);
             confirmed.then_some(*revision)
         }
         (_, Answer::Done { revision, .. }) => Some(*revision),

@@ -72,6 +72,8 @@ impl Nemesis {
         for active in over {
             self.end(world, active);
         }
+        // A node whose disk failed is started again by the world.
+        self.look_for_majority(world);
         if now >= self.next_snapshot {
             let at = world.rng.random_range(0..world.machines.len());
             trigger_snapshot(world, at);

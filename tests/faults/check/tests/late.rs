@@ -3,7 +3,7 @@
 use super::made::made;
 use crate::{
     check::{CheckOptions, check},
-    history::{Answer, At, Fault, Held, History, Reply, Request},
+    history::{Answer, At, Fault, Held, History, Reply, Request, StepKind},
     witness::{Witness, WitnessOptions},
 };
 
@@ -152,6 +152,13 @@ fn a_watch_of_a_node_that_is_cut_off_ends_in_time() {
 #[test]
 fn a_view_that_is_older_than_was_asked_for_is_told() {
     let mut history = quiet_watch(2 * S, 3 * S);
-    history.watches.last_mut().unwrap().steps[0].age_ns = Some(9 * S);
+    let stream = history.watches.last_mut().unwrap();
+    stream.steps[0].age_ns = Some(9 * S);
+    assert_eq!(told(&history), NONE);
+    let stream = history.watches.last_mut().unwrap();
+    let mut again = stream.steps[0].clone();
+    (again.at, again.kind) = (again.at + 2 * S, StepKind::Progress);
+    again.changes.clear();
+    stream.steps.push(again);
     assert_eq!(told(&history), ["W11"]);
 }
