@@ -355,9 +355,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::story("expiry-storm", "100,000 leases end together, while others are renewed", (&[("expiry_storm", 1)], 37), |stage| {
         Box::pin(stories::expiry_storm(stage))
     }),
-    Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", (&[("kill", 6)], 42), |stage| {
+    Scenario::story("snapshots", "followers that need snapshots, while leaders change and receivers die", (&[("kill", 6)], 60), |stage| {
         Box::pin(stories::snapshots(stage))
-    }).with(&["--snapshot-after-bytes", "20000", "--log-kept-records", "500"]),
+    }).with(&["--snapshot-after-bytes", "20000", "--log-kept-records", "1500"]),
     Scenario::story("slow-watchers", "stalled watchers on a node with little memory", (&[("slow_watchers", 1)], 30), |stage| {
         Box::pin(stories::slow_watchers(stage))
     }),

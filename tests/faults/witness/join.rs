@@ -7,7 +7,10 @@ use crate::history::NodeLog;
 
 /// The records by index, and whether they agree: at each index all nodes that have it have the same term and contents;
 /// no index is missing; terms never fall. What one node has committed counts, whether others have it or not.
-pub(super) fn join<'a>(logs: &'a [NodeLog], flaws: &mut Vec<Flaw>) -> Vec<&'a NodeLog> {
+///
+/// Whether it is whole comes with it: by a log that lacks something, nothing else can be judged.
+pub(super) fn join<'a>(logs: &'a [NodeLog], flaws: &mut Vec<Flaw>) -> (Vec<&'a NodeLog>, bool) {
+    let mut is_whole = true;
     let mut log: BTreeMap<u64, &NodeLog> = BTreeMap::new();
     for record in logs {
         let known = log.entry(record.index).or_insert(record);
@@ -30,12 +33,14 @@ pub(super) fn join<'a>(logs: &'a [NodeLog], flaws: &mut Vec<Flaw>) -> Vec<&'a No
             "no node's log was kept from its beginning: the first record is {}, so what came before can't be known",
             first.index
         )));
+        is_whole = false;
     }
     for pair in log.windows(2) {
         let (one, next) = (pair[0], pair[1]);
         if next.index != one.index + 1 {
             let story = format!("no node has what lies between index {} and {}", one.index, next.index);
             flaws.push(flaw(story));
+            is_whole = false;
         }
         if next.term < one.term {
             flaws.push(flaw(format!(
@@ -44,7 +49,7 @@ pub(super) fn join<'a>(logs: &'a [NodeLog], flaws: &mut Vec<Flaw>) -> Vec<&'a No
             )));
         }
     }
-    log
+    (log, is_whole)
 }
 
 fn flaw(story: String) -> Flaw {

@@ -108,6 +108,8 @@ pub struct Witness {
     pub leases: Leases,
     /// The registry's content hash, in hex, at every index that some node was asked about.
     pub hashes: BTreeMap<u64, String>,
+    /// Whether no record is missing between the first and the last.
+    pub is_whole: bool,
     /// How many records of the log there are.
     pub log_records: usize,
     /// Where each term begins: (index, term), ascending.
@@ -140,7 +142,8 @@ impl Witness {
     #[must_use]
     pub fn of(history: &History, options: WitnessOptions) -> Self {
         let mut witness = Self::default();
-        let log = join::join(&history.logs, &mut witness.flaws);
+        let (log, is_whole) = join::join(&history.logs, &mut witness.flaws);
+        witness.is_whole = is_whole;
         let asked = history
             .hashes
             .iter()

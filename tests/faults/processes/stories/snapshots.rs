@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::{BREATH, followers, kill, restore, saw};
 use crate::processes::stage::Stage;
 
-/// A follower is away until the leader has so many records more; more than it keeps.
-const AWAY_RECORDS: i64 = 1_000;
+/// A follower is away until the leader has so many records more: more than it keeps, which is more than nodes write
+/// between two looks at the witness.
+const AWAY_RECORDS: i64 = 1_900;
 const AWAY_MAX: Duration = Duration::from_secs(40);
 /// The witness is read so often.
 const ARCHIVE_EVERY: Duration = Duration::from_millis(700);
