@@ -42,7 +42,7 @@ pub use self::{
     status::{NodeStatus, StateHash},
 };
 use crate::{
-    model::{ClusterId, LeaseId, Member, NodeId, NodeName, Position, Revision, Selector, Term},
+    model::{ClusterId, LeaseId, Member, NodeId, NodeName, Position, Revision, Selector, Term, limits::TTL_MIN_MS},
     peer::Peers,
     raft::Raft,
     registry::{Command, Outcome, Renewal, State},
@@ -51,8 +51,8 @@ use crate::{
 
 /// How long a renewal may take before its client is told that it is not confirmed.
 const RENEWAL_MAX: Duration = Duration::from_secs(2);
-/// Likewise for a lease that this node does not know: it may be missing, or just granted elsewhere.
-const UNKNOWN_LEASE_RENEWAL_MAX: Duration = Duration::from_secs(1);
+/// Likewise for a lease that this node does not know: it may be missing, or just granted elsewhere, for as short as any.
+const UNKNOWN_LEASE_RENEWAL_MAX: Duration = Duration::from_millis(TTL_MIN_MS / 4);
 /// What a shutdown waits for the answers to what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 

@@ -50,8 +50,9 @@ async fn a_minority_says_so() {
     renewals.send(RenewRequest { seq: 8, lease_ids }).await.expect("room");
     let began = Instant::now();
     let answer = next(&mut answers).await.expect("an answer");
+    // Nobody here knows the second lease, whose TTL may be the shortest that there is.
     assert!(
-        began.elapsed() < Duration::from_secs(3),
+        began.elapsed() < Duration::from_millis(900),
         "UNCONFIRMED after {:?}",
         began.elapsed()
     );

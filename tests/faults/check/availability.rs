@@ -6,15 +6,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{
-    Case, Findings,
-    options::ns,
-    order::{NEVER, linearizable_revision},
-};
+use super::{Case, Findings, options::ns, order::linearizable_revision};
 use crate::{
     history::{Answer, At, Call, Request},
     story::{Story, time},
-    witness::Lease,
 };
 
 /// So many failures are never too many: a connection may break when a fault is over, too.
@@ -37,8 +32,6 @@ const LEAVES_ANSWERING: [&str; 11] = [
 ];
 /// A renewal that is not committed within this, or a quarter of its lease's TTL, is answered UNCONFIRMED.
 const RENEWAL_MAX: Duration = Duration::from_secs(2);
-/// The same where the node does not know the lease.
-const UNKNOWN_LEASE_RENEWAL_MAX: Duration = Duration::from_secs(1);
 /// Faults that hit no node in particular, or the ways to the clients, or a disk: what syncs when, and when a node
 /// meets its disk's trouble, nobody outside can tell.
 const UNCLEAR: [&str; 8] = [
@@ -202,7 +195,7 @@ fn hangs(case: &Case<'_>, findings: &mut Findings<'_>) {
         let Some(node) = &call.node else { continue };
         let longest = match &call.request {
             Request::List { .. } => continue,
-            Request::Renew { leases, .. } => match renewal_max(case, node, call, leases) {
+            Request::Renew { leases, .. } => match renewal_max(case, leases) {
                 Some(longest) => longest + ns(case.options.renewal_slack),
                 None => continue,
             },
@@ -231,43 +224,12 @@ fn has_left(answer: &Answer) -> bool {
         if ["GIVEN_UP", "LEFT", "NO_ROOM"].contains(&reason.as_str()))
 }
 
-/// Within what a renewal is to be answered, in nanoseconds; `None` = the log knows none of the leases. A node goes by
-/// the shortest TTL of those that it knows; that of a lease which it does not, or no longer, is none of its knowledge.
-fn renewal_max(case: &Case<'_>, node: &str, call: &Call, leases: &[i64]) -> Option<u64> {
+/// Within what a renewal is to be answered, in nanoseconds: the shortest TTL counts. `None` = the log knows none of the
+/// leases.
+fn renewal_max(case: &Case<'_>, leases: &[i64]) -> Option<u64> {
     let known = leases.iter().filter_map(|id| case.witness.leases.get(*id));
-    let each = known.map(|lease| {
-        let ttls = lease.renewals.iter().map(|(_, ttl_ms)| ttl_ms * 1_000_000);
-        let quarter = ttls.min().unwrap_or(u64::MAX) / 4;
-        let quarter = if is_known_at(case, node, call, lease) {
-            quarter
-        } else {
-            quarter.max(ns(UNKNOWN_LEASE_RENEWAL_MAX))
-        };
-        quarter.min(ns(RENEWAL_MAX))
-    });
-    each.min()
-}
-
-/// Whether the node must have known the lease: it was seen a second before anything befell the node, and it never ended:
-/// nobody can say how soon a node knew of an end.
-fn is_known_at(case: &Case<'_>, node: &str, call: &Call, lease: &Lease) -> bool {
-    let mut since = call.sent;
-    // What befell it shortly before it may still have to make up for; and so back, from one fault to the one before.
-    while let Some(from) = case
-        .timeline
-        .faults_within(since.saturating_sub(ns(case.options.calm_after)), since)
-        .filter(|fault| fault.nodes.iter().any(|hit| hit == node))
-        .map(|fault| fault.from)
-        .min()
-        .filter(|from| *from < since)
-    {
-        since = from;
-    }
-    let begun = lease
-        .renewals
-        .first()
-        .map_or(NEVER, |(begin, _)| case.order.first_seen(*begin));
-    begun.saturating_add(ns(Duration::from_secs(1))) <= since && lease.end.is_none()
+    let ttls = known.flat_map(|lease| lease.renewals.iter().map(|(_, ttl_ms)| ttl_ms * 1_000_000));
+    ttls.min().map(|shortest| ns(RENEWAL_MAX).min(shortest / 4))
 }
 
 /// Whether the node ran and its clients reached it, from a while before the call until after it.
