@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     blocking,
-    storage::{self, LogStorage, Marker, StorageError},
+    storage::{self, Done, LogStorage, Marker, StorageError},
     wire::internal,
 };
 
@@ -64,22 +64,15 @@ impl Log {
 
     /// Waits until everything that was handed in before is on the disk.
     pub(super) async fn sync(&self) -> io::Result<()> {
-        // Any marker would do, but for those that openraft may be writing at this moment.
-        let bytes = self.store.marker(Marker::Acknowledged).unwrap_or_default();
-        self.mark_durably(Marker::Acknowledged, bytes).await
+        let (done, synced) = oneshot::channel();
+        self.store.append(Vec::new(), told(done));
+        written(synced).await
     }
 
     async fn mark_durably(&self, marker: Marker, bytes: Bytes) -> io::Result<()> {
         let (done, synced) = oneshot::channel();
-        let done = move |outcome: Result<(), StorageError>| {
-            // The receiver below goes only with the whole node.
-            let _left = done.send(outcome);
-        };
-        self.store.set_marker(marker, bytes, Some(Box::new(done)));
-        match synced.await {
-            Ok(outcome) => outcome.map_err(io::Error::other),
-            Err(_writer_gone) => Err(io::Error::other("the log's writer has ended")),
-        }
+        self.store.set_marker(marker, bytes, Some(told(done)));
+        written(synced).await
     }
 
     /// A marker's value; one without bytes says "none".
@@ -236,6 +229,20 @@ struct Ahead {
     read: std::vec::IntoIter<Record>,
     next: u64,
     end: u64,
+}
+
+/// Tells whoever waits, if anyone still does: the receiver goes only with the whole node.
+fn told(done: oneshot::Sender<Result<(), StorageError>>) -> Done {
+    Box::new(move |outcome| {
+        let _left = done.send(outcome);
+    })
+}
+
+async fn written(synced: oneshot::Receiver<Result<(), StorageError>>) -> io::Result<()> {
+    match synced.await {
+        Ok(outcome) => outcome.map_err(io::Error::other),
+        Err(_writer_gone) => Err(io::Error::other("the log's writer has ended")),
+    }
 }
 
 impl RaftLogStorage<TypeConfig> for Log {

@@ -148,6 +148,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         self.progress.snapshot_begun();
         Builder {
+            log: self.log.clone(),
             store: self.snapshots.clone(),
             state: self.registry.state().clone(),
             applied: self.applied,

@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::{
     codec::{self, Malformed},
+    log::Log,
     progress::Progress,
     types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -143,6 +144,7 @@ fn write(store: &SnapshotStore, meta: &SnapshotMeta, state: &State) -> io::Resul
 
 /// Builds one snapshot from a state that no longer changes, beside apply.
 pub(crate) struct Builder {
+    pub(super) log: Log,
     pub(super) store: SnapshotStore,
     pub(super) state: State,
     pub(super) applied: Option<LogId>,
@@ -158,6 +160,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             last_log_id: self.applied,
             last_membership: self.membership.clone(),
         };
+        // What is committed is applied, whether or not this node's own disk has it yet, and whether or not the end that it
+        // replaces is gone from there: a crash must not leave a snapshot beside a log that contradicts it.
+        self.log.sync().await?;
         let (store, state, written) = (self.store.clone(), self.state.clone(), meta.clone());
         let writing = blocking::run(move || write(&store, &written, &state));
         let file = writing.await.map_err(io::Error::other)??;

@@ -16,7 +16,7 @@ use super::{
 /// order of the calls; `done` is called once that is synced. After a failed write nothing is confirmed any more.
 /// [`LogStore`]'s methods of the same names say each in full.
 pub trait LogStorage: Debug + Send + Sync + 'static {
-    /// Puts records at the end.
+    /// Puts records at the end. Without any, `done` tells when everything that was handed in before is on the disk.
     fn append(&self, records: Vec<Record>, done: Done);
 
     /// Writes a marker; without `done` it goes along with the next write that is synced.

@@ -157,7 +157,8 @@ impl LogStore {
     /// of the calls. Only enqueues, unless 65,536 operations or 64 MiB wait for the disk: then it waits for room.
     ///
     /// `done` gets [`StorageError::Order`], and nothing is appended, when the records don't follow the last one or
-    /// each other. An empty log that nothing was purged from may begin anywhere.
+    /// each other. An empty log that nothing was purged from may begin anywhere. Without records, `done` tells when
+    /// everything before is on the disk.
     pub fn append(&self, records: Vec<Record>, done: Done) {
         let mut inner = self.with_room();
         let appended = match inner.refusal() {

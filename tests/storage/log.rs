@@ -194,6 +194,17 @@ fn a_vote_is_confirmed_after_a_sync_and_not_before() {
 }
 
 #[test]
+fn an_append_of_nothing_tells_when_everything_before_is_on_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    append(&log, records(0..10, 1)).unwrap();
+    // By itself it waits for the next write that somebody waits for.
+    log.truncate_from(6).unwrap();
+    append(&log, Vec::new()).unwrap();
+    assert_eq!(read_all(&open(crash(directory.path()).path())), records(0..6, 1));
+}
+
+#[test]
 fn a_full_queue_makes_the_appender_wait_and_shows_as_pressure() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
