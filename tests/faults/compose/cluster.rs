@@ -17,9 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::docker::{Project, name};
 use crate::{
-    history::{Event, Sample},
+    history::Event,
     recorder::Recorder,
-    traffic::{Target, node_status, tcp},
+    traffic::{Target, node_sample, node_status, tcp},
 };
 
 /// How often a node is asked how it is.
@@ -205,18 +205,8 @@ impl Cluster {
                 if let Ok(status) = answer
                     && lives.load(Ordering::SeqCst) == life
                 {
-                    let header = status.header.unwrap_or_default();
-                    recorder.record(Event::Sample(Sample {
-                        node: name(node),
-                        sent,
-                        ended: recorder.now(),
-                        term: header.term,
-                        leader: status.leader,
-                        revision: header.revision,
-                        log_index: status.log_index,
-                        applied_index: status.applied_index,
-                        life: life.saturating_sub(1),
-                    }));
+                    let sample = node_sample(&name(node), (sent, recorder.now()), status, life.saturating_sub(1));
+                    recorder.record(Event::Sample(sample));
                 }
                 sleep(SAMPLE_EVERY).await;
             }

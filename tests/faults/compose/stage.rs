@@ -7,10 +7,7 @@ use std::{
 };
 
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -143,7 +140,7 @@ impl Stage {
                 .violation(HARNESS, "what asks a node how it is ended too early");
         }
         self.stop.cancel();
-        self.wait_clients().await;
+        self.findings.clients_end(&mut self.clients, PATIENCE).await;
         let silent = traffic::final_reads(self.cluster.target(), self.options.clone(), self.recorder.clone()).await;
         if !silent.is_empty() {
             let story = format!(
@@ -157,23 +154,6 @@ impl Stage {
         self.sampling.clear();
         let history = self.recorder.clone().finish()?;
         Ok((history, self.findings))
-    }
-
-    /// Waits until the clients, which were told to stop, have ended. One that panicked recorded no more, and what it
-    /// would have seen is missing.
-    async fn wait_clients(&mut self) {
-        let (clients, findings) = (&mut self.clients, &mut self.findings);
-        let ended = timeout(PATIENCE, async {
-            while let Some(ended) = clients.join_next().await {
-                if let Err(error) = ended {
-                    findings.violation(HARNESS, format!("a client did not end in order: {error}"));
-                }
-            }
-        });
-        if ended.await.is_err() {
-            let story = "a client did not end within a minute of being told to";
-            self.findings.violation("clients-end", story);
-        }
     }
 
     async fn hashes(&mut self) {

@@ -7,6 +7,8 @@ use roster::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::digest::{feed, number};
+
 /// A part of what is asked for: its name, and what it is to be.
 pub type Part = (&'static str, String);
 
@@ -19,16 +21,10 @@ pub fn asked(instances: impl IntoIterator<Item = Vec<Part>>) -> u64 {
         parts.sort_unstable();
         hash.update((parts.len() as u64).to_be_bytes());
         for text in parts.iter().flat_map(|(name, value)| [*name, value.as_str()]) {
-            hash.update((text.len() as u64).to_be_bytes());
-            hash.update(text);
+            feed(&mut hash, text);
         }
     }
-    let bytes = hash.finalize();
-    let first = bytes
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| number << 8 | u64::from(*byte));
-    first.max(1)
+    number(hash)
 }
 
 /// The same of a command of the log; 0 = of none that has it.

@@ -14,11 +14,19 @@ pub fn digest(instance: &Instance) -> u64 {
     message.metadata.clear();
     let mut hash = Sha256::new_with_prefix(message.encode_to_vec());
     for (name, value) in &instance.spec.metadata {
-        for text in [name, value] {
-            hash.update((text.len() as u64).to_be_bytes());
-            hash.update(text);
-        }
+        [name, value].into_iter().for_each(|text| feed(&mut hash, text));
     }
+    number(hash)
+}
+
+/// Takes in a text, told from what comes before and after it.
+pub(super) fn feed(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u64).to_be_bytes());
+    hash.update(text);
+}
+
+/// The first eight bytes, big-endian, of the hash; never 0.
+pub(super) fn number(hash: Sha256) -> u64 {
     let bytes = hash.finalize();
     let first = bytes
         .iter()

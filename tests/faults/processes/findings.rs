@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use tokio::{task::JoinSet, time::timeout};
+
 use super::gaps::Gaps;
 use crate::history::{Answer, History};
 
@@ -53,6 +55,22 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// Waits until clients that were told to stop have ended. One that panicked recorded no more, and what it would have
+    /// seen is missing.
+    pub(crate) async fn clients_end(&mut self, clients: &mut JoinSet<()>, within: Duration) {
+        let all = timeout(within, async {
+            while let Some(ended) = clients.join_next().await {
+                if let Err(error) = ended {
+                    self.violation(HARNESS, format!("a client did not end in order: {error}"));
+                }
+            }
+        });
+        if all.await.is_err() {
+            let story = format!("a client did not end within {within:?} of being told to");
+            self.violation("clients-end", story);
+        }
+    }
+
     pub(crate) fn violation(&mut self, checker: impl Into<String>, story: impl Into<String>) {
         self.violations.push(Finding {
             checker: checker.into(),

@@ -12,6 +12,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use crate::history::{At, Sample};
+
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// How often a connection is asked whether it is there, used or not: a cut is noticed within the time of both.
@@ -81,5 +83,22 @@ pub async fn node_status(
     match tokio::time::timeout(patience, cluster.get_node_status(request)).await {
         Ok(answer) => answer.map(tonic::Response::into_inner),
         Err(_elapsed) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
+
+/// What a node said of itself between two instants, in one of its lives.
+#[must_use]
+pub fn node_sample(node: &str, (sent, ended): (At, At), status: v1::GetNodeStatusResponse, life: u32) -> Sample {
+    let header = status.header.unwrap_or_default();
+    Sample {
+        node: node.to_owned(),
+        sent,
+        ended,
+        term: header.term,
+        leader: status.leader,
+        revision: header.revision,
+        log_index: status.log_index,
+        applied_index: status.applied_index,
+        life,
     }
 }

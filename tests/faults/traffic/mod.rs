@@ -47,7 +47,7 @@ use crate::recorder::Recorder;
 use session::Session;
 
 pub use final_reads::final_reads;
-pub use link::{Target, node_status};
+pub use link::{Target, node_sample, node_status};
 pub use mover::grant_mover;
 
 /// What a client does.

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{LOOK_EVERY, PATIENCE, Stage};
 use crate::{
-    history::{Event, Fault, NodeHash, Sample},
+    history::{Event, Fault, NodeHash},
     processes::{shell, witness},
     traffic,
 };
@@ -33,18 +33,8 @@ impl Stage {
                     && starts.load(Ordering::Relaxed) == life
                 {
                     let status = answer.into_inner();
-                    let header = status.header.unwrap_or_default();
-                    recorder.record(Event::Sample(Sample {
-                        node: name.clone(),
-                        sent,
-                        ended: recorder.now(),
-                        term: header.term,
-                        leader: status.leader,
-                        revision: header.revision,
-                        log_index: status.log_index,
-                        applied_index: status.applied_index,
-                        life: life.saturating_sub(1),
-                    }));
+                    let sample = traffic::node_sample(&name, (sent, recorder.now()), status, life.saturating_sub(1));
+                    recorder.record(Event::Sample(sample));
                 }
                 sleep(SAMPLE_EVERY).await;
             }

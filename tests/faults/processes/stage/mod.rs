@@ -21,7 +21,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use roster::transport::Connector;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -192,7 +192,7 @@ impl Stage {
                 .violation(HARNESS, "what asks a node how it is ended too early");
         }
         self.stop.cancel();
-        self.wait_clients().await;
+        self.findings.clients_end(&mut self.clients, PATIENCE).await;
         if whole.is_ok()
             && let Err(error) = self.gather().await
         {
@@ -210,24 +210,5 @@ impl Stage {
         }
         let history = self.recorder.clone().finish()?;
         Ok((history, self.findings))
-    }
-
-    /// Waits until the clients, which were told to stop, have ended. One that panicked recorded no more, and what it
-    /// would have seen is missing.
-    async fn wait_clients(&mut self) {
-        let (clients, findings) = (&mut self.clients, &mut self.findings);
-        let ended = timeout(PATIENCE, async {
-            while let Some(ended) = clients.join_next().await {
-                if let Err(error) = ended {
-                    findings.violation(HARNESS, format!("a client did not end in order: {error}"));
-                }
-            }
-        });
-        if ended.await.is_err() {
-            self.findings.violation(
-                "clients-end",
-                "a client did not end within two minutes of being told to",
-            );
-        }
     }
 }
