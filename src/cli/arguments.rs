@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[cfg(feature = "server")]
 use super::server::{DevArgs, ServerArgs};
 use super::{
+    bench::BenchCommand,
     cluster::ClusterCommand,
     completion::CompletionArgs,
     edit::{DeregisterArgs, GetArgs, UpdateArgs},
@@ -110,6 +111,9 @@ enum Command {
     #[command(subcommand)]
     Cluster(ClusterCommand),
     Health(HealthArgs),
+    /// Measures what a cluster can do
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
     Completion(CompletionArgs),
 }
 
@@ -132,11 +136,13 @@ impl Arguments {
 
 /// Runs a command that talks to a cluster, on a runtime of its own.
 fn talk(global: &Global, command: Command, output: Output) -> ExitCode {
-    // Not on one thread alone: a terminal that stops reading must not stop the renewals in the background.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Not on one thread alone: a terminal that stops reading must not stop the renewals in the background. A bench
+    // takes a thread for each processor.
+    if !matches!(command, Command::Bench(_)) {
+        runtime.worker_threads(2);
+    }
+    let runtime = runtime.enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -167,6 +173,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Failu
         Command::Lease(command) => command.run(session).await,
         Command::Cluster(command) => command.run(session).await,
         Command::Health(args) => args.run(session).await,
+        Command::Bench(command) => command.run(session).await,
         Command::Completion(_) => unreachable!("runs without a session"),
         #[cfg(feature = "server")]
         Command::Server(_) | Command::Dev(_) => unreachable!("runs without a session"),

@@ -9,6 +9,7 @@
 
 mod address;
 mod arguments;
+mod bench;
 mod cluster;
 mod completion;
 mod edit;

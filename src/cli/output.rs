@@ -21,6 +21,8 @@ pub(super) struct Output {
     err: Box<dyn Write + Send>,
     format: Format,
     of_process: bool,
+    /// Whether the terminal shows a line of progress.
+    progressing: bool,
 }
 
 impl Output {
@@ -31,6 +33,7 @@ impl Output {
             err: Box::new(io::stderr()),
             format,
             of_process: true,
+            progressing: false,
         }
     }
 
@@ -42,6 +45,7 @@ impl Output {
             err: Box::new(err),
             format,
             of_process: false,
+            progressing: false,
         }
     }
 
@@ -106,6 +110,31 @@ impl Output {
     pub(super) fn note(&mut self, text: &str) {
         if !self.is_json() {
             self.remark(&format!("roster: {text}"));
+        }
+    }
+
+    /// How it goes, on standard error: on a terminal one line that each next one replaces; elsewhere a line each, and
+    /// only if it was asked for.
+    pub(super) fn progress(&mut self, text: &str, asked: bool) {
+        if self.of_process && io::stderr().is_terminal() {
+            self.progressing = true;
+            self.show(&format!("\r{text}\x1b[K"));
+        } else if asked {
+            self.remark(&format!("roster: {text}"));
+        }
+    }
+
+    /// Takes the line of progress away, for what comes next.
+    pub(super) fn end_progress(&mut self) {
+        if std::mem::take(&mut self.progressing) {
+            self.show("\r\x1b[K");
+        }
+    }
+
+    fn show(&mut self, text: &str) {
+        let shown = write!(self.err, "{text}").and_then(|()| self.err.flush());
+        if let Err(error) = shown {
+            tracing::trace!(%error, "standard error is gone");
         }
     }
 
@@ -208,6 +237,16 @@ pub(super) mod tests {
         let err = Shared::default();
         Output::new(Format::Json, io::sink(), err.clone()).note("so it is");
         assert_eq!(err.text(), "");
+    }
+
+    #[test]
+    fn progress_is_told_off_a_terminal_only_when_asked_for() {
+        let err = Shared::default();
+        let mut output = Output::new(Format::Json, io::sink(), err.clone());
+        output.progress("halfway", false);
+        output.progress("there", true);
+        output.end_progress();
+        assert_eq!(err.text(), "roster: there\n");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Error {
     }
 
     /// What a status from `endpoint` means, after so long a wait.
-    pub(super) fn from_status(status: &Status, endpoint: String, waited: Duration) -> Self {
+    pub(crate) fn from_status(status: &Status, endpoint: String, waited: Duration) -> Self {
         if let Some(detail) = ErrorDetail::from_status(status) {
             return Self::Refused {
                 endpoint,

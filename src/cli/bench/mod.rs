@@ -1,0 +1,62 @@
+//! `roster bench`: what a cluster can do, measured.
+//!
+//! It owns the workloads, the tasks that make them, and what is found. All clients live in this process and call the
+//! API through its generated stubs, without the client library's retries: what a node answers is what is counted. An
+//! operation counts when it was sent after the warm-up; each task measures for itself, and all is merged in the end.
+//! What a run registers has names of that run alone, and goes with it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run` | a run: beginning, progress, interruption, cleaning up |
+//! | `schedule`, `closed_loop` | when tasks count what they do; the loop of a client |
+//! | `target`, `shared_lease` | connections to the nodes; leases to register under |
+//! | `tally`, `processes` | what is measured here, and of the servers |
+//! | `report`, `figures` | the table, the JSON, and how numbers are written |
+//! | the others | a workload each |
+
+mod batch_register;
+mod closed_loop;
+mod figures;
+mod keepalive;
+mod list;
+mod options;
+mod processes;
+mod register;
+mod register_shared;
+mod report;
+mod run;
+mod schedule;
+mod shared_lease;
+mod tally;
+mod target;
+
+use clap::Subcommand;
+
+use self::{
+    batch_register::BatchRegisterBench, keepalive::KeepaliveBench, list::ListBench, register::RegisterBench,
+    register_shared::RegisterSharedBench,
+};
+use super::{failure::Failure, session::Session};
+
+/// The workloads.
+#[derive(Subcommand, Debug)]
+pub(super) enum BenchCommand {
+    Register(RegisterBench),
+    RegisterShared(RegisterSharedBench),
+    BatchRegister(BatchRegisterBench),
+    #[command(visible_alias = "keep-alive")]
+    Keepalive(KeepaliveBench),
+    List(ListBench),
+}
+
+impl BenchCommand {
+    pub(super) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        match self {
+            Self::Register(args) => args.run(session).await,
+            Self::RegisterShared(args) => args.run(session).await,
+            Self::BatchRegister(args) => args.run(session).await,
+            Self::Keepalive(args) => args.run(session).await,
+            Self::List(args) => args.run(session).await,
+        }
+    }
+}

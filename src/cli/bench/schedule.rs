@@ -1,0 +1,151 @@
+//! When a run's tasks count what they do, and when they end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// The warm-up, the measured span and its end, which may come early.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    measured_from: Instant,
+    until: Instant,
+    /// Looked at before each operation; the token is for those who wait.
+    stopped: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Schedule {
+    /// Begins now.
+    pub(super) fn begin(warmup: Duration, measured: Duration) -> Arc<Self> {
+        let measured_from = Instant::now() + warmup;
+        Arc::new(Self {
+            measured_from,
+            until: measured_from + measured,
+            stopped: AtomicBool::new(false),
+            token: CancellationToken::new(),
+        })
+    }
+
+    /// From when on what is sent counts.
+    pub(super) fn measured_from(&self) -> Instant {
+        self.measured_from
+    }
+
+    /// Whether more is to be sent.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.stopped.load(Relaxed) && Instant::now() < self.until
+    }
+
+    /// Whether what was sent then counts.
+    pub(super) fn counts(&self, sent: Instant) -> bool {
+        sent >= self.measured_from
+    }
+
+    /// How long it has been measured until now.
+    pub(super) fn measured(&self) -> Duration {
+        self.measured_from.elapsed()
+    }
+
+    /// Ends it early.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.token.cancel();
+    }
+
+    /// Waits for its end.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = self.token.cancelled() => {}
+            () = tokio::time::sleep_until(self.until.into()) => {}
+        }
+    }
+
+    /// Waits until then, or for its end.
+    pub(super) async fn wait_until(&self, then: Instant) {
+        tokio::select! {
+            () = self.over() => {}
+            () = tokio::time::sleep_until(then.into()) => {}
+        }
+    }
+
+    /// Where it stands, for people.
+    pub(super) fn stands(&self) -> String {
+        let now = Instant::now();
+        if now < self.measured_from {
+            let left = (self.measured_from - now).as_secs() + 1;
+            return format!("warming up, {left} s to go");
+        }
+        let planned = self.until - self.measured_from;
+        format!("{} of {} s", self.measured().as_secs(), planned.as_secs())
+    }
+}
+
+/// What a task has done so far, for those who watch it run. Written by the task alone.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) done: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+impl Live {
+    /// One for each of so many tasks.
+    pub(super) fn of_tasks(count: usize) -> Vec<Arc<Self>> {
+        (0..count).map(|_| Arc::default()).collect()
+    }
+
+    pub(super) fn done(&self, operations: u64) {
+        self.done.fetch_add(operations, Relaxed);
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// Done and failed, of all together.
+    pub(super) fn of_all(live: &[Arc<Self>]) -> (u64, u64) {
+        live.iter().fold((0, 0), |(done, failed), task| {
+            (done + task.done.load(Relaxed), failed + task.failed.load(Relaxed))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_in_the_warm_up_does_not_count() {
+        let schedule = Schedule::begin(Duration::from_secs(100), Duration::from_secs(100));
+        assert!(schedule.goes_on());
+        assert!(!schedule.counts(Instant::now()));
+        assert!(schedule.counts(schedule.measured_from()));
+        assert!(schedule.measured().is_zero());
+        assert_eq!(schedule.stands(), "warming up, 100 s to go");
+        schedule.stop();
+        assert!(!schedule.goes_on());
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_an_early_end() {
+        let schedule = Schedule::begin(Duration::ZERO, Duration::from_secs(1_000));
+        assert_eq!(schedule.stands(), "0 of 1000 s");
+        schedule.stop();
+        schedule.over().await;
+        schedule.wait_until(Instant::now() + Duration::from_secs(1_000)).await;
+    }
+
+    #[test]
+    fn live_counts_add_up() {
+        let live = Live::of_tasks(2);
+        live[0].done(3);
+        live[1].done(4);
+        live[1].failed();
+        assert_eq!(Live::of_all(&live), (7, 1));
+    }
+}
