@@ -29,12 +29,13 @@ mod schedule;
 mod shared_lease;
 mod tally;
 mod target;
+mod watch;
 
 use clap::Subcommand;
 
 use self::{
     batch_register::BatchRegisterBench, keepalive::KeepaliveBench, list::ListBench, register::RegisterBench,
-    register_shared::RegisterSharedBench,
+    register_shared::RegisterSharedBench, watch::WatchBench,
 };
 use super::{failure::Failure, session::Session};
 
@@ -47,6 +48,7 @@ pub(super) enum BenchCommand {
     #[command(visible_alias = "keep-alive")]
     Keepalive(KeepaliveBench),
     List(ListBench),
+    Watch(WatchBench),
 }
 
 impl BenchCommand {
@@ -57,6 +59,7 @@ impl BenchCommand {
             Self::BatchRegister(args) => args.run(session).await,
             Self::Keepalive(args) => args.run(session).await,
             Self::List(args) => args.run(session).await,
+            Self::Watch(args) => args.run(session).await,
         }
     }
 }

@@ -115,6 +115,34 @@ impl Live {
     }
 }
 
+/// The turns of a task that does so much in a second; without a rate it is always its turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    interval: Option<Duration>,
+    next: Instant,
+}
+
+impl Pace {
+    /// For task `number` of `tasks`, which together take `per_second` turns, evenly spread.
+    pub(super) fn of_task(number: usize, tasks: usize, per_second: Option<u32>, begin: Instant) -> Self {
+        let each = |per_second: u32| Duration::from_secs(1) / per_second;
+        let factor = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            interval: per_second.map(|per_second| each(per_second) * factor(tasks)),
+            next: begin + per_second.map_or(Duration::ZERO, |per_second| each(per_second) * factor(number)),
+        }
+    }
+
+    /// Waits for the next turn. Turns that were missed are not made up for.
+    pub(super) async fn turn(&mut self, schedule: &Schedule) {
+        let Some(interval) = self.interval else { return };
+        schedule.wait_until(self.next).await;
+        // Who is a little late keeps its turns.
+        let missed = Instant::now().saturating_duration_since(self.next) > interval;
+        self.next = if missed { Instant::now() } else { self.next } + interval;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +166,20 @@ mod tests {
         schedule.stop();
         schedule.over().await;
         schedule.wait_until(Instant::now() + Duration::from_secs(1_000)).await;
+    }
+
+    #[tokio::test]
+    async fn paced_tasks_take_turns_and_an_unpaced_one_never_waits() {
+        let schedule = Schedule::begin(Duration::ZERO, Duration::from_secs(1_000));
+        let begin = schedule.measured_from();
+        let mut paced = Pace::of_task(1, 2, Some(100), begin);
+        assert_eq!(paced.next, begin + Duration::from_millis(10));
+        paced.turn(&schedule).await;
+        assert!(begin.elapsed() >= Duration::from_millis(10));
+        assert!(paced.next >= begin + Duration::from_millis(30));
+        let mut unpaced = Pace::of_task(1, 2, None, begin);
+        unpaced.turn(&schedule).await;
+        assert_eq!(unpaced.next, begin);
     }
 
     #[test]
