@@ -11,6 +11,7 @@ mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]
 mod recorder;
+mod seeds;
 // What it is made of is tested here; whole runs need a binary of their own.
 #[cfg(test)]
 #[allow(dead_code, reason = "each part uses its share")]
@@ -40,7 +41,7 @@ enum Command {
     /// Real processes
     Run(processes::Arguments),
     /// Simulated clusters, a process for each seed
-    Simulate(simulate::Arguments),
+    Simulate(seeds::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +50,6 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Compose(arguments) => compose::run(&arguments),
         Command::Run(arguments) => processes::run(&arguments),
-        Command::Simulate(arguments) => simulate::main(&arguments),
+        Command::Simulate(arguments) => seeds::main(&arguments),
     }
 }

@@ -1,10 +1,6 @@
 //! Many seeds of the simulation: a process for each, some at a time, added up.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command prints its progress and its result"
-)]
+#![allow(clippy::print_stdout, reason = "a failure is printed when it comes")]
 
 pub mod child;
 mod summary;
@@ -13,7 +9,6 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::ExitCode,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -22,8 +17,6 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
-use rand::Rng as _;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -41,104 +34,6 @@ const SEED_MAX: Duration = Duration::from_secs(900);
 const STORY_LINES: usize = 60;
 /// The exit code of a simulation that could not be set up, which is no fault of what is simulated.
 pub const NOT_SET_UP: i32 = 2;
-
-/// Which seeds.
-#[derive(Clone, Debug, Args)]
-pub struct Arguments {
-    /// This one alone
-    #[arg(long, conflicts_with_all = ["seeds", "first"])]
-    seed: Option<u64>,
-    /// So many, one after the other
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
-    /// The first of them; else by chance, and printed
-    #[arg(long)]
-    first: Option<u64>,
-    /// How many nodes; else 3 and 5 in turns
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
-    nodes: Option<u8>,
-    /// The length of the phase with faults, in simulated seconds
-    #[arg(long, default_value_t = 12)]
-    seconds: u64,
-    /// Processes at a time
-    #[arg(long, default_value_t = 2)]
-    parallel: usize,
-    /// Keep the histories of seeds that failed in this folder
-    #[arg(long)]
-    keep: Option<PathBuf>,
-}
-
-/// Simulates the seeds that are asked for, and says what came of it.
-pub fn main(arguments: &Arguments) -> ExitCode {
-    // The program of one seed is a binary of its own, built beside this one.
-    let program = match std::env::current_exe() {
-        Ok(this) => this.with_file_name("simulation"),
-        Err(error) => {
-            eprintln!("this program can't be found: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let arguments = arguments.clone();
-    let ended = child::with_scratch(move |folders| {
-        simulate(&Campaign {
-            program,
-            seeds: arguments.seeds(),
-            seconds: arguments.seconds,
-            parallel: arguments.parallel,
-            keep: arguments.keep.clone(),
-            folders: folders.clone(),
-        })
-    });
-    ended.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::from(2)
-    })
-}
-
-fn simulate(campaign: &Campaign) -> ExitCode {
-    let (Some(first), all) = (campaign.seeds.first(), campaign.seeds.len()) else {
-        eprintln!("no seeds were asked for");
-        return ExitCode::from(2);
-    };
-    println!("{all} seeds from {} on, {} at a time", first.number, campaign.parallel);
-    let summary = run(campaign, |summary| {
-        if summary.seeds % 10 == 0 || summary.seeds == all {
-            println!("[{}/{all}] {}", summary.seeds, summary.line());
-        }
-    });
-    if child::is_ending() {
-        println!("told to end after {} of {all} seeds", summary.seeds);
-        return ExitCode::FAILURE;
-    }
-    println!("{}", summary.text());
-    if summary.failed.is_empty() && summary.lacks().is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-impl Arguments {
-    fn seeds(&self) -> Vec<Seed> {
-        let first = self
-            .seed
-            .or(self.first)
-            .unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
-        let count = if self.seed.is_some() { 1 } else { self.seeds };
-        let nodes = |number: u64| match self.nodes {
-            Some(nodes) => usize::from(nodes),
-            None if self.seed.is_some() => 3,
-            None => 3 + 2 * usize::from(number % 2 == 1),
-        };
-        let numbers = first..first.saturating_add(count);
-        numbers
-            .map(|number| Seed {
-                number,
-                nodes: nodes(number),
-            })
-            .collect()
-    }
-}
 
 /// One seed's result: the line of JSON with which its process ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

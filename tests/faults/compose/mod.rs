@@ -30,9 +30,9 @@ use crate::{
     check::{CheckOptions, Demands, check},
     history::{History, Run},
     processes::{
-        beside, enter,
         findings::{Findings, HARNESS},
         gaps::Gaps,
+        ledger::{Line, beside},
         machine::Machine,
         say,
     },
@@ -132,7 +132,7 @@ async fn whole(arguments: &Arguments) -> io::Result<bool> {
     findings.spent = began.elapsed();
     say(format!("\n{findings}"));
     if arguments.ledger {
-        enter("compose", &findings, seed)?;
+        Line::of("compose", &findings, seed).enter()?;
     }
     let is_clean = findings.violations.is_empty();
     if is_clean && !arguments.keep {

@@ -17,7 +17,7 @@ use super::{
     findings::{Findings, HARNESS},
     gaps::Gaps,
     injections::Made,
-    ledger::{beside, enter},
+    ledger::{Line, beside},
     machine::Machine,
     random,
     scenarios::{SCENARIOS, Scenario},
@@ -184,7 +184,7 @@ async fn everything(arguments: &Arguments) -> io::Result<bool> {
     total.spent = began.elapsed();
     say(format!("\n{total}"));
     if arguments.ledger {
-        enter("processes", &total, seed)?;
+        Line::of("processes", &total, seed).enter()?;
     }
     // Empty unless something was kept.
     let _kept = fs::remove_dir(&campaign.folder);

@@ -3,40 +3,78 @@
 use std::{
     fs,
     io::{self, Write as _},
+    time::Duration,
 };
 
 use super::{findings::Findings, shell};
 
 const LEDGER: &str = "docs/faults-ledger.md";
 
-/// Appends a campaign's line to the ledger.
-///
-/// # Errors
-/// `git` or `date` is not there, or the ledger can't be written.
-pub(crate) fn enter(harness: &str, total: &Findings, seed: u64) -> io::Result<()> {
-    let date = shell::run("date", &["-u", "+%Y-%m-%d %H:%M"])?;
-    let commit = shell::run("git", &["rev-parse", "--short", "HEAD"])?;
-    let mut ledger = fs::OpenOptions::new().create(true).append(true).open(LEDGER)?;
-    writeln!(ledger, "{}", line(date.trim(), commit.trim(), harness, total, seed))
+/// What a line says of a campaign, besides when and of which commit it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) harness: &'a str,
+    /// Which seeds, and how many runs.
+    pub(crate) seeds: String,
+    pub(crate) spent: Duration,
+    pub(crate) calls: u64,
+    pub(crate) faults: u64,
+    pub(crate) skipped: String,
+    /// How many other campaigns ran on this machine meanwhile.
+    pub(crate) beside: usize,
+    pub(crate) violations: usize,
 }
 
-fn line(date: &str, commit: &str, harness: &str, total: &Findings, seed: u64) -> String {
-    let mut skipped = format!("{} injections", total.skipped_count());
-    if !total.skipped_scenarios.is_empty() {
-        skipped += &format!(", {} scenarios skipped", total.skipped_scenarios.len());
+impl<'a> Line<'a> {
+    pub(crate) fn of(harness: &'a str, total: &Findings, seed: u64) -> Self {
+        let mut skipped = format!("{} injections", total.skipped_count());
+        if !total.skipped_scenarios.is_empty() {
+            skipped += &format!(", {} scenarios skipped", total.skipped_scenarios.len());
+        }
+        Self {
+            harness,
+            seeds: format!("{seed} ({} runs)", total.runs),
+            spent: total.spent,
+            calls: total.calls,
+            faults: total.fault_count(),
+            skipped,
+            beside: total.beside,
+            violations: total.violations.len(),
+        }
     }
-    let beside = match total.beside {
-        0 => "none".to_owned(),
-        others => others.to_string(),
-    };
-    format!(
-        "| {date} | {commit} | {harness} | {seed} ({} runs) | {:.1} | {} | {} | {skipped} | {beside} | {} |",
-        total.runs,
-        total.spent.as_secs_f64() / 60.0,
-        total.calls,
-        total.fault_count(),
-        total.violations.len(),
-    )
+
+    /// Appends it to the ledger.
+    ///
+    /// # Errors
+    /// `git` or `date` is not there, or the ledger can't be written.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        let date = shell::run("date", &["-u", "+%Y-%m-%d %H:%M"])?;
+        let commit = shell::run("git", &["rev-parse", "--short", "HEAD"])?;
+        let mut ledger = fs::OpenOptions::new().create(true).append(true).open(LEDGER)?;
+        writeln!(ledger, "{}", self.text(date.trim(), commit.trim()))
+    }
+
+    fn text(&self, date: &str, commit: &str) -> String {
+        let Self {
+            harness,
+            seeds,
+            spent,
+            calls,
+            faults,
+            skipped,
+            beside,
+            violations,
+        } = self;
+        let minutes = spent.as_secs_f64() / 60.0;
+        let beside = match beside {
+            0 => "none".to_owned(),
+            others => others.to_string(),
+        };
+        format!(
+            "| {date} | {commit} | {harness} | {seeds} | {minutes:.1} | {calls} | {faults} | {skipped} | {beside} | \
+             {violations} |"
+        )
+    }
 }
 
 /// How many other campaigns run on this machine now, of whatever harness: their nodes take each other's time.
@@ -79,7 +117,7 @@ mod tests {
             .skipped_scenarios
             .push(("power-cut-all".to_owned(), "not root".to_owned()));
         total.violation("A1", "one");
-        let line = line("2026-11-21 14:32", "1aef49c", "processes", &total, 200);
+        let line = Line::of("processes", &total, 200).text("2026-11-21 14:32", "1aef49c");
         assert_eq!(
             line,
             "| 2026-11-21 14:32 | 1aef49c | processes | 200 (7 runs) | 0.0 | 38963 | 0 | 6 injections, 1 scenarios skipped \

@@ -25,7 +25,7 @@ pub(crate) mod findings;
 pub(crate) mod gaps;
 mod harm;
 mod injections;
-mod ledger;
+pub(crate) mod ledger;
 pub(crate) mod machine;
 mod network;
 mod random;
@@ -38,4 +38,3 @@ pub(crate) mod witness;
 mod work;
 
 pub(crate) use campaign::{Arguments, run, say};
-pub(crate) use ledger::{beside, enter};
