@@ -188,7 +188,7 @@ impl Server {
         self.resume();
         self.untrace();
         if !self.is_running() {
-            self.child = None;
+            self.let_go();
             return true;
         }
         self.signal(Signal::TERM);
@@ -359,8 +359,17 @@ impl Server {
             let _thawed = self.disk.thaw();
             self.wait_ended(KILL_MAX);
         }
-        self.child = None;
+        self.let_go();
         self.paused = false;
+    }
+
+    /// Forgets a process that has ended, and what libfaketime kept in shared memory for it, which a kill leaves behind.
+    fn let_go(&mut self) {
+        let Some(child) = self.child.take() else { return };
+        for what in ["faketime_shm_", "sem.faketime_sem_"] {
+            // It is there only where the wall clock was to jump.
+            let _gone = fs::remove_file(format!("/dev/shm/{what}{}", child.id()));
+        }
     }
 }
 
