@@ -274,11 +274,12 @@ impl Held {
             Harm::Freeze(_) if !stage.cluster.majority_writes() => FROZEN_QUORUM,
             _ => harm.kind(),
         };
-        // To freeze disks takes a while, and until the last one stands still something may be acknowledged.
-        let holds_since = if kind == FROZEN_QUORUM {
-            stage.fault_came_about("disk_freezing", &nodes, from)
-        } else {
-            from
+        let holds_since = match harm {
+            // To freeze disks takes a while, and until the last one stands still something may be acknowledged.
+            _ if kind == FROZEN_QUORUM => stage.fault_came_about("disk_freezing", &nodes, from),
+            // A node that ends in order has seconds for it, and a vote until it is gone.
+            Harm::Stop(_) => stage.fault_came_about("stopping", &nodes, from),
+            _ => from,
         };
         let fault = stage.fault(kind, &nodes, hit_leader, holds_since, harm.to_string());
         Ok(Begun::Held(Self {
