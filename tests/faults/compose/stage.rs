@@ -189,16 +189,19 @@ impl Stage {
                 self.findings.violation("stops-in-order", story);
             }
             let folder = self.folder.join(name(node));
-            let records = self
+            let committed = self
                 .cluster
                 .docker(move |docker| {
                     docker.copy_out(node, &folder)?;
-                    let records = witness::committed(&name(node), &folder, 0, through)?;
+                    let committed = witness::committed(&name(node), &folder, 0, through)?;
                     std::fs::remove_dir_all(&folder)?;
-                    Ok(records)
+                    Ok(committed)
                 })
                 .await?;
-            for record in records {
+            if let Some(story) = committed.lacks(&name(node), through) {
+                self.findings.violation(witness::LOG_IS_WHOLE, story);
+            }
+            for record in committed.records {
                 self.recorder.record(Event::Log(record));
             }
         }

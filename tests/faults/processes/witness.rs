@@ -10,21 +10,44 @@ use roster::{
 
 use crate::history::{Entry, NodeLog, Payload};
 
+/// The name of what [`Committed::lacks`] finds.
+pub(crate) const LOG_IS_WHOLE: &str = "log-is-whole";
 /// Read at once.
 const PIECE_BYTES: usize = 4 << 20;
+
+/// What a node's log had.
+pub(crate) struct Committed {
+    pub(crate) records: Vec<NodeLog>,
+    /// The log has, or a snapshot stands for, everything before this index.
+    pub(crate) until: u64,
+}
+
+impl Committed {
+    /// A node that applied a record, ended in order, and has the record neither in its log nor behind a snapshot.
+    pub(crate) fn lacks(&self, node: &str, through: u64) -> Option<String> {
+        (self.until <= through).then(|| {
+            let last = self
+                .until
+                .checked_sub(1)
+                .map_or("nothing".to_owned(), |last| last.to_string());
+            format!("{node} said that it had applied record {through}, and its log ends with {last}")
+        })
+    }
+}
 
 /// All records from `from` on through `through`, which is known to be committed. The node must not run.
 ///
 /// # Errors
 /// The directory can't be opened, or holds what no node writes.
-pub(crate) fn committed(node: &str, data: &Path, from: u64, through: u64) -> io::Result<Vec<NodeLog>> {
+pub(crate) fn committed(node: &str, data: &Path, from: u64, through: u64) -> io::Result<Committed> {
     let directory = DataDir::open(data).map_err(io::Error::other)?;
     let log = LogStore::open(&directory, |_error| {}).map_err(io::Error::other)?;
+    let mut records = Vec::new();
+    let purged = log.purged_through().map_or(0, |purged| purged + 1);
     let (Some(first), Some(last)) = log.bounds() else {
-        return Ok(Vec::new());
+        return Ok(Committed { records, until: purged });
     };
     let (mut next, end) = (first.max(from), last.min(through) + 1);
-    let mut records = Vec::new();
     while next < end {
         let piece = log.read(next..end, PIECE_BYTES).map_err(io::Error::other)?;
         if piece.is_empty() {
@@ -35,7 +58,10 @@ pub(crate) fn committed(node: &str, data: &Path, from: u64, through: u64) -> io:
             next = record.index + 1;
         }
     }
-    Ok(records)
+    Ok(Committed {
+        records,
+        until: purged.max(end),
+    })
 }
 
 fn read(node: &str, index: u64, bytes: &[u8]) -> io::Result<NodeLog> {

@@ -231,7 +231,10 @@ async fn record_logs(cluster: &mut Cluster, recorder: &Recorder) {
         cluster.kill(node);
     }
     for (name, _) in &target.nodes {
-        for record in witness::committed(name, &cluster.folder.path().join(name), 0, through).unwrap() {
+        for record in witness::committed(name, &cluster.folder.path().join(name), 0, through)
+            .unwrap()
+            .records
+        {
             recorder.record(Event::Log(record));
         }
     }

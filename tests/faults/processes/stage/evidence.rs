@@ -116,8 +116,11 @@ impl Stage {
         }
         for (server, archived) in self.cluster.servers.iter().zip(&mut self.archived) {
             match witness::committed(&server.name, &server.disk.data(), *archived, through) {
-                Ok(records) => {
-                    for record in records {
+                Ok(committed) => {
+                    if let Some(story) = committed.lacks(&server.name, through) {
+                        self.findings.violation(witness::LOG_IS_WHOLE, story);
+                    }
+                    for record in committed.records {
                         self.recorder.record(Event::Log(record));
                     }
                     *archived = through + 1;
@@ -148,11 +151,12 @@ impl Stage {
         server.resume();
         copied?;
         let through = status.applied_index.cast_unsigned();
-        let records = witness::committed(&server.name, &copy, self.archived[node], through)?;
-        for record in records {
+        let committed = witness::committed(&server.name, &copy, self.archived[node], through)?;
+        for record in committed.records {
             self.recorder.record(Event::Log(record));
         }
-        self.archived[node] = self.archived[node].max(through + 1);
+        // Its disk may have less than it has applied: a quorum of the others has that.
+        self.archived[node] = self.archived[node].max(committed.until);
         std::fs::remove_dir_all(&copy)
     }
 
