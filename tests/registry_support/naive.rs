@@ -71,6 +71,23 @@ impl Naive {
         self.records.values().cloned().collect()
     }
 
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        let info = |(id, lease): (&LeaseId, &Lease)| LeaseInfo {
+            lease_id: *id,
+            ttl: lease.ttl,
+            remaining: lease.deadline.since(self.clock),
+            instances: self
+                .records
+                .values()
+                .filter(|record| record.lease_id() == Some(*id))
+                .count()
+                .try_into()
+                .expect("as many as there are instances"),
+            own: lease.own,
+        };
+        self.leases.iter().map(info).collect()
+    }
+
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         self.clock = self.clock.max(entry.stamp);
         self.wall_ms = entry.wall_ms;

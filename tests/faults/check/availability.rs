@@ -167,7 +167,7 @@ fn is_refusal(reason: &str) -> bool {
 
 fn without_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings<'_>) {
     for span in spans.iter().filter(|span| span.none_left) {
-        let needs_it = |call: &&Call| !(span.reads_go_on && is_read(call));
+        let needs_it = |call: &&Call| !(span.reads_go_on && call.request.is_read());
         for call in within(case, span).filter(needs_it) {
             findings.looked("A2", 1);
             if linearizable_revision(call).is_some() {
@@ -184,17 +184,13 @@ fn without_majority(case: &Case<'_>, spans: &[Span<'_>], findings: &mut Findings
     }
 }
 
-fn is_read(call: &Call) -> bool {
-    matches!(call.request, Request::Get { .. } | Request::List { .. })
-}
-
 /// A node that can answer does so in time. One call of the client library's is many attempts. A list of many pages is
-/// many calls, too.
+/// many calls, too, and so is an overview.
 fn hangs(case: &Case<'_>, findings: &mut Findings<'_>) {
     for call in &case.history.calls {
         let Some(node) = &call.node else { continue };
         let longest = match &call.request {
-            Request::List { .. } => continue,
+            Request::List { .. } | Request::Overview { .. } => continue,
             Request::Renew { leases, .. } => match renewal_max(case, leases) {
                 Some(longest) => longest + ns(case.options.renewal_slack),
                 None => continue,
@@ -257,11 +253,8 @@ fn recovery(case: &Case<'_>, findings: &mut Findings<'_>) {
     }
     findings.looked("A3", 1);
     let writes = |call: &&Call| {
-        !matches!(
-            call.request,
-            Request::Get { .. } | Request::List { .. } | Request::Renew { .. }
-        ) && call.sent >= over
-            && call.ended <= by
+        let writes = !call.request.is_read() && !matches!(call.request, Request::Renew { .. });
+        writes && call.sent >= over && call.ended <= by
     };
     let tried: Vec<&Call> = case.history.calls.iter().filter(writes).collect();
     let worked = tried

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `order` | I3, I4b, I4c, I6, R1, W9, L3: one sweep through time, in which every answered call finds its place in the log |
 //! | `writes` | I2, D1, N2: answers against the log |
-//! | `reads` | I4a, I6, and what a wrong record means: N1, N3, L4, L5 |
+//! | `reads`, `overviews` | I4a, I6, and what a wrong record means: N1, N3, L4, L5 |
 //! | `watch` | W1–W8, W10, W12, W13; `liveness`: W11 |
 //! | `leases` | L1, L2, L6 |
 //! | `fencing` | N1, N3 in the log itself |
@@ -28,6 +28,7 @@ mod liveness;
 mod nodes;
 mod options;
 mod order;
+mod overviews;
 mod reads;
 mod report;
 mod timeline;

@@ -137,7 +137,7 @@ impl Sweep<'_, '_, '_> {
     fn ended(&mut self, at: At, number: usize) {
         let call = &self.history.calls[number];
         match (&call.request, &call.answer) {
-            (Request::Get { stale, .. } | Request::List { stale, .. }, _) => self.read(at, number, call, *stale),
+            (request, _) if request.is_read() => self.read(at, number, call, request.is_stale_read()),
             (
                 Request::Renew { .. },
                 Answer::Done {
@@ -466,7 +466,7 @@ fn is_so(told: &Renewed, renewal: roster::registry::Renewal) -> bool {
 /// The revision at which a linearizable call was answered; that of a `REVISION_MISMATCH` is the record's.
 pub(super) fn linearizable_revision(call: &Call) -> Option<i64> {
     match (&call.request, &call.answer) {
-        (Request::Get { stale: true, .. } | Request::List { stale: true, .. }, _) => None,
+        (request, _) if request.is_stale_read() => None,
         (
             Request::Renew { .. },
             Answer::Done {

@@ -5,21 +5,31 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Findings, options::ns};
+use super::{Case, Findings, options::ns, overviews};
 use crate::{
-    history::{Answer, Call, Key, Record, Reply, Request, Selector, Step, StepKind, WatchStream},
+    history::{Answer, Call, Key, Overview, Record, Reply, Request, Selector, Step, StepKind, WatchStream},
     story::Story,
     witness::{LeaseEnd, Shown, Witness, matches, same},
 };
 
-/// Answers to one list or snapshot, waiting for the state to reach their revision.
+/// What a read that found nothing shows.
+static NOTHING: Reply = Reply::Read {
+    stale: false,
+    age_ns: None,
+    records: Vec::new(),
+    rows: Vec::new(),
+    partial: false,
+};
+
+/// Answers to one list, overview or snapshot, waiting for the state to reach their revision.
 #[derive(Clone, Copy)]
 enum Question<'a> {
     List(&'a Call, &'a Selector, &'a [Record]),
+    Overview(&'a Call, Overview, &'a Reply),
     Snapshot(&'a WatchStream, &'a Step),
 }
 
-type Standing<'a> = BTreeMap<&'a str, &'a Shown>;
+pub(super) type Standing<'a> = BTreeMap<&'a str, &'a Shown>;
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
     let mut questions: Vec<(i64, Question<'_>)> = Vec::new();
@@ -36,6 +46,15 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings<'_>) {
                     questions.push((*revision, Question::List(call, selector, records)));
                 }
             }
+            Request::Overview { of, .. } => match &call.answer {
+                Answer::Done { revision, reply, .. } => {
+                    questions.push((*revision, Question::Overview(call, *of, reply)));
+                }
+                Answer::Rejected { revision, .. } if *revision > 0 => {
+                    questions.push((*revision, Question::Overview(call, *of, &NOTHING)));
+                }
+                _ => {}
+            },
             _ => continue,
         }
         freshness(case, call, findings);
@@ -85,6 +104,17 @@ fn answer(
                     .map_or(of_read(call), |record| blame(case.witness, record, revision, call));
                 let story = Story::new(format!("a list is not State({revision}): {}", wrong.problem)).call(call);
                 findings.violate(checker, tell_record(case, &wrong.key, revision, story));
+            }
+        }
+        Question::Overview(call, of, told) => {
+            findings.looked(of_read(call), 1);
+            if let Some(wrong) = overviews::wrong(case.witness, revision, of, told, standing) {
+                let story = Story::new(format!("an overview is not State({revision}): {wrong}")).call(call);
+                let place = case.witness.event_of(revision).map(|(place, _)| place);
+                let story = place
+                    .into_iter()
+                    .fold(story, |story, place| story.event(case.witness, place));
+                findings.violate(of_read(call), story);
             }
         }
         Question::Snapshot(stream, step) => {
@@ -212,10 +242,7 @@ fn get(case: &Case<'_>, call: &Call, key: &Key, findings: &mut Findings<'_>) {
 }
 
 fn of_read(call: &Call) -> &'static str {
-    match call.request {
-        Request::Get { stale: true, .. } | Request::List { stale: true, .. } => "I6",
-        _ => "I4a",
-    }
+    if call.request.is_stale_read() { "I6" } else { "I4a" }
 }
 
 /// Adds the change that made the record what it was.
@@ -269,6 +296,12 @@ fn freshness(case: &Case<'_>, call: &Call, findings: &mut Findings<'_>) {
             ..
         }
         | Request::List {
+            stale,
+            max_age_ns,
+            min_revision,
+            ..
+        }
+        | Request::Overview {
             stale,
             max_age_ns,
             min_revision,

@@ -1,7 +1,7 @@
 //! When the cluster was harmed, and when it was silent.
 
 use super::{CheckOptions, options::ns, order::linearizable_revision};
-use crate::history::{At, Fault, History, Request};
+use crate::history::{At, Fault, History};
 
 /// The kind by which a harness tells that a node installed a snapshot: no harm is done.
 pub(super) const SNAPSHOT_INSTALLED: &str = "snapshot_installed";
@@ -24,7 +24,7 @@ impl Timeline {
         for call in &history.calls {
             end = end.max(call.ended);
             // A leader whose disk stands still, and whose quorum is other nodes, answers reads and commits nothing.
-            let reads = matches!(call.request, Request::Get { .. } | Request::List { .. });
+            let reads = call.request.is_read();
             if !reads && linearizable_revision(call).is_some() {
                 answered.push(call.ended);
             }

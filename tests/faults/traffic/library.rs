@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::{
     content::{any_selector, any_service, key, key_to_wire, record, selector_to_wire, shared_key},
-    send::{NONSENSE, age_ns, read_options},
+    reads::{age_ns, read_options},
+    send::NONSENSE,
     session::{Logical, OpenCall, Session},
     steps::{Gathered, OpenWatch, Taken},
     verdict::{LIBRARY, of_library},
@@ -320,6 +321,8 @@ fn of_read(header: Option<v1::Header>, instances: Vec<v1::Instance>) -> Answer {
         stale: header.as_ref().is_some_and(|header| header.stale),
         age_ns: header.as_ref().and_then(age_ns),
         records: instances.into_iter().map(record).collect(),
+        rows: Vec::new(),
+        partial: false,
     };
     Answer::Done {
         revision: header.as_ref().map_or(NONSENSE, |header| header.revision),

@@ -25,6 +25,7 @@ mod link;
 mod many;
 mod mover;
 mod reader;
+mod reads;
 mod registrar;
 mod renewals;
 mod renewer;

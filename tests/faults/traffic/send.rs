@@ -5,14 +5,15 @@ use std::{future::Future, time::Duration};
 use roster::wire::{
     span::{span_from_proto, span_to_proto},
     v1::{
-        self, batch_register_request::Hold as BatchHold, leases_client::LeasesClient, read_options::Consistency,
+        self, batch_register_request::Hold as BatchHold, leases_client::LeasesClient,
         register_request::Hold as RegisterHold, registry_client::RegistryClient, renew_result::Outcome,
     },
 };
 use tonic::{Response, Status, transport::Channel};
 
 use super::{
-    content::{key_to_wire, record, selector_to_wire},
+    content::{key_to_wire, record},
+    reads::read,
     session::Logical,
     verdict::{DEADLINE, of_read, of_write},
 };
@@ -20,8 +21,6 @@ use crate::history::{Answer, Hold, RenewOutcome, Renewed, Reply, Request};
 
 /// How much longer than the deadline that travels with a request it is waited for here.
 const GRACE: Duration = Duration::from_millis(100);
-/// Pages of one list at the most.
-const PAGES_MAX: usize = 10_000;
 /// The revision of an answer that can't be right: without a header, or with pages of several revisions. No state has
 /// it, so that every checker refuses it.
 pub(super) const NONSENSE: i64 = -1;
@@ -34,14 +33,14 @@ pub(super) struct Sent {
 }
 
 /// An answer's header, and what it says.
-struct Answered {
+pub(super) struct Answered {
     header: v1::Header,
     reply: Reply,
 }
 
 /// Sends a request once, and waits for its answer until the deadline.
 pub(super) async fn send(channel: Channel, call: &Logical, limit: Duration) -> Sent {
-    let is_read = matches!(call.request, Request::Get { .. } | Request::List { .. });
+    let is_read = call.request.is_read();
     match tokio::time::timeout(limit + GRACE, exchange(channel, call, limit)).await {
         Ok(Ok(Answered { header, reply })) => Sent {
             answer: Answer::Done {
@@ -140,7 +139,9 @@ async fn exchange(channel: Channel, call: &Logical, limit: Duration) -> Result<A
             let answer = plain(leases.renew(timed(renew, limit))).await?;
             Ok(answered(answer.header, Reply::Renewed(renewed(&answer.results))))
         }
-        Request::Get { .. } | Request::List { .. } => read(&mut registry, call, limit).await,
+        Request::Get { .. } | Request::List { .. } | Request::Overview { .. } => {
+            read(registry, leases, call, limit).await
+        }
     }
 }
 
@@ -191,78 +192,6 @@ fn batch_to_wire(call: &Logical) -> v1::BatchRegisterRequest {
     }
 }
 
-async fn read(registry: &mut RegistryClient<Channel>, call: &Logical, limit: Duration) -> Result<Answered, Status> {
-    match &call.request {
-        Request::Get {
-            key,
-            stale,
-            max_age_ns,
-            min_revision,
-        } => {
-            let get = v1::GetRequest {
-                key: Some(key_to_wire(key)),
-                read: Some(read_options(*stale, *max_age_ns, *min_revision)),
-            };
-            let answer = plain(registry.get(timed(get, limit))).await?;
-            Ok(of_records(answer.header, answer.instance.into_iter().collect()))
-        }
-        Request::List {
-            selector,
-            stale,
-            max_age_ns,
-            min_revision,
-        } => {
-            let list = v1::ListRequest {
-                selector: Some(selector_to_wire(selector)),
-                read: Some(read_options(*stale, *max_age_ns, *min_revision)),
-                page_size: call.page_size,
-                page_token: String::new(),
-            };
-            list_whole(registry, list, limit).await
-        }
-        _ => Err(Status::internal("not a read")),
-    }
-}
-
-/// All pages of a list as one answer: all of one revision, or nonsense.
-async fn list_whole(
-    registry: &mut RegistryClient<Channel>,
-    mut list: v1::ListRequest,
-    limit: Duration,
-) -> Result<Answered, Status> {
-    let mut whole = plain(registry.list(timed(list.clone(), limit))).await?;
-    for _ in 0..PAGES_MAX {
-        list.page_token = std::mem::take(&mut whole.next_page_token);
-        if list.page_token.is_empty() {
-            return Ok(of_records(whole.header, whole.instances));
-        }
-        let page = plain(registry.list(timed(list.clone(), limit))).await?;
-        let revision = |header: &Option<v1::Header>| header.as_ref().map(|header| header.revision);
-        if revision(&page.header) != revision(&whole.header)
-            && let Some(header) = &mut whole.header
-        {
-            header.revision = NONSENSE;
-        }
-        whole.instances.extend(page.instances);
-        whole.next_page_token = page.next_page_token;
-    }
-    Err(Status::resource_exhausted("a list without an end"))
-}
-
-/// How to read, as the wire has it.
-pub(super) fn read_options(stale: bool, max_age_ns: Option<u64>, min_revision: i64) -> v1::ReadOptions {
-    let consistency = if stale {
-        Consistency::Stale
-    } else {
-        Consistency::Linearizable
-    };
-    v1::ReadOptions {
-        consistency: consistency.into(),
-        max_age: max_age_ns.map(|ns| span_to_proto(Duration::from_nanos(ns))),
-        min_revision,
-    }
-}
-
 /// What became of each lease of a renewal.
 pub(super) fn renewed(results: &[v1::RenewResult]) -> Vec<Renewed> {
     let one = |result: &v1::RenewResult| Renewed {
@@ -281,24 +210,8 @@ fn of_record(header: Option<v1::Header>, instance: Option<v1::Instance>) -> Answ
     answered(header, Reply::Record(record(instance.unwrap_or_default())))
 }
 
-/// A read's answer, as the history has it.
-fn of_records(header: Option<v1::Header>, instances: Vec<v1::Instance>) -> Answered {
-    let of_header = header.as_ref();
-    let reply = Reply::Read {
-        stale: of_header.is_some_and(|header| header.stale),
-        age_ns: of_header.and_then(age_ns),
-        records: instances.into_iter().map(record).collect(),
-    };
-    answered(header, reply)
-}
-
-/// The age that a stale answer gives itself.
-pub(super) fn age_ns(header: &v1::Header) -> Option<u64> {
-    let age = header.age.and_then(span_from_proto)?;
-    u64::try_from(age.as_nanos()).ok()
-}
-
-fn answered(header: Option<v1::Header>, reply: Reply) -> Answered {
+/// An answer; one without a header is nonsense.
+pub(super) fn answered(header: Option<v1::Header>, reply: Reply) -> Answered {
     let header = header.unwrap_or_else(|| v1::Header {
         revision: NONSENSE,
         ..v1::Header::default()
@@ -306,12 +219,14 @@ fn answered(header: Option<v1::Header>, reply: Reply) -> Answered {
     Answered { header, reply }
 }
 
-fn timed<Q>(message: Q, limit: Duration) -> tonic::Request<Q> {
+/// A request that says how long it is waited for.
+pub(super) fn timed<Q>(message: Q, limit: Duration) -> tonic::Request<Q> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(limit);
     request
 }
 
-async fn plain<R>(answer: impl Future<Output = Result<Response<R>, Status>>) -> Result<R, Status> {
+/// An answer without its metadata.
+pub(super) async fn plain<R>(answer: impl Future<Output = Result<Response<R>, Status>>) -> Result<R, Status> {
     answer.await.map(Response::into_inner)
 }

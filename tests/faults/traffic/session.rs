@@ -343,7 +343,7 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         if let Some(mut call) = self.call.take() {
             call.ended = self.recorder.now();
-            let is_read = matches!(call.request, Request::Get { .. } | Request::List { .. });
+            let is_read = call.request.is_read();
             if let (true, Answer::Unknown { reason }) = (is_read, &mut call.answer) {
                 let reason = std::mem::take(reason);
                 call.answer = Answer::Failed { reason };

@@ -7,7 +7,8 @@ use roster::wire::{
 
 use super::{
     content::{key_from_wire, record},
-    send::{NONSENSE, age_ns},
+    reads::age_ns,
+    send::NONSENSE,
 };
 use crate::{
     history::{Change, Ended, Event, Selector, Start, Step, StepKind, WatchStream},

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Kind, Options, Target, final_reads, node_status, run_client, tcp};
 use crate::{
     check::{CheckOptions, check},
-    history::{Answer, Call, Event, Fault, History, RenewOutcome, Reply, Request, Run, Start},
+    history::{Answer, Call, Event, Fault, History, Overview, RenewOutcome, Reply, Request, Run, Start},
     processes::witness,
     recorder::Recorder,
 };
@@ -28,7 +28,7 @@ const HALF: Duration = Duration::from_secs(6);
 /// How long until everything has occurred, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// What must occur in calls.
-const CALLS: [&str; 23] = [
+const CALLS: [&str; 27] = [
     "register: done record",
     "register: rejected FENCED",
     "register: again",
@@ -52,6 +52,10 @@ const CALLS: [&str; 23] = [
     "stale get: done records",
     "list: done records",
     "stale list: done records",
+    "one lease: done records",
+    "leases: done records",
+    "services: done records",
+    "namespaces: done records",
 ];
 /// What must occur in watches, which are recorded when they end.
 const WATCHES: [&str; 11] = [
@@ -298,6 +302,12 @@ fn name_of(request: &Request) -> &'static str {
         Request::Get { .. } => "get",
         Request::List { stale: true, .. } => "stale list",
         Request::List { .. } => "list",
+        Request::Overview { of, .. } => match of {
+            Overview::Lease(_) => "one lease",
+            Overview::Leases => "leases",
+            Overview::Services => "services",
+            Overview::Namespaces => "namespaces",
+        },
     }
 }
 
@@ -315,7 +325,7 @@ fn details(reply: &Reply) -> String {
                 () => "renewed".into(),
             }
         }
-        Reply::Read { records, .. } if records.is_empty() => "empty".into(),
+        Reply::Read { records, rows, .. } if records.is_empty() && rows.is_empty() => "empty".into(),
         Reply::Read { .. } => "records".into(),
     }
 }

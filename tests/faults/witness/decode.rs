@@ -104,7 +104,7 @@ fn command(request: &Request) -> Result<Command, String> {
         Request::Revoke { lease } => Command::RevokeLease {
             lease_id: LeaseId(lease.unsigned_abs()),
         },
-        Request::Renew { .. } | Request::Get { .. } | Request::List { .. } => {
+        Request::Renew { .. } | Request::Get { .. } | Request::List { .. } | Request::Overview { .. } => {
             return Err("a read or a renewal is no command".into());
         }
     })

@@ -58,7 +58,9 @@ impl Contents {
             Request::Deregister { key, incarnation, .. } => Self::Deregister(key.clone(), *incarnation),
             Request::Grant { lease, .. } => Self::Grant(*lease),
             Request::Revoke { lease } => Self::Revoke(*lease),
-            Request::Renew { .. } | Request::Get { .. } | Request::List { .. } => return None,
+            Request::Renew { .. } | Request::Get { .. } | Request::List { .. } | Request::Overview { .. } => {
+                return None;
+            }
         })
     }
 }

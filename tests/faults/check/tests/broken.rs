@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::made::made;
 use crate::{
     check::{CheckOptions, check},
-    history::{Answer, Call, Entry, History, NodeLog, Payload, RenewOutcome, Reply, Request, StepKind},
+    history::{Answer, Call, Entry, History, NodeLog, Payload, RenewOutcome, Reply, Request, Row, StepKind},
     witness::{What, Witness, WitnessOptions},
 };
 
@@ -50,6 +50,62 @@ const BREAKS: &[Break] = &[
         name: "a list lacks a record",
         told_by: &["I4a", "I6"],
         does: lacking,
+        may_hide: false,
+    },
+    Break {
+        name: "an overview counts one instance too many",
+        told_by: &["I4a", "I6"],
+        does: |history, rng| {
+            change_row(history, rng, |row| match row {
+                Row::Lease { instances, .. }
+                | Row::Namespace { instances, .. }
+                | Row::Service {
+                    by_status: [_, instances, ..],
+                    ..
+                } => {
+                    *instances += 1;
+                    true
+                }
+                Row::Held(_) => false,
+            })
+        },
+        may_hide: false,
+    },
+    Break {
+        name: "a lease is said to have its whole TTL and more",
+        told_by: &["I4a", "I6"],
+        does: |history, rng| {
+            change_row(history, rng, |row| match row {
+                Row::Lease {
+                    ttl_ms, remaining_ns, ..
+                } => {
+                    *remaining_ns = *ttl_ms * 1_000_000 + 1;
+                    true
+                }
+                _ => false,
+            })
+        },
+        may_hide: false,
+    },
+    Break {
+        name: "a lease is said to be all but over",
+        told_by: &["I4a", "I6"],
+        does: |history, rng| {
+            change_row(history, rng, |row| match row {
+                // Nearly all of it is left: no revision of these histories lasts for the rest.
+                Row::Lease { remaining_ns, .. } if *remaining_ns > 900_000_000 => {
+                    *remaining_ns = 1;
+                    true
+                }
+                _ => false,
+            })
+        },
+        may_hide: true,
+    },
+    Break {
+        name: "an overview lacks its last line",
+        told_by: &["I4a", "I6"],
+        does: |history, rng| overview(history, rng, |rows| rows.pop().is_some()),
         may_hide: false,
     },
     Break {
@@ -323,6 +379,22 @@ fn lacking(history: &mut History, rng: &mut StdRng) -> bool {
     };
     records(call).unwrap().1.remove(0);
     true
+}
+
+/// Changes the lines of some overview. Whether there was one that could be changed so.
+fn overview(history: &mut History, rng: &mut StdRng, change: impl Fn(&mut Vec<Row>) -> bool) -> bool {
+    let rows = |call: &mut Call| match &mut call.answer {
+        Answer::Done {
+            reply: Reply::Read { rows, .. },
+            ..
+        } => change(rows),
+        _ => false,
+    };
+    any(&mut history.calls, rng, |call| rows(&mut call.clone())).is_some_and(rows)
+}
+
+fn change_row(history: &mut History, rng: &mut StdRng, change: fn(&mut Row) -> bool) -> bool {
+    overview(history, rng, |rows| rows.iter_mut().any(change))
 }
 
 /// A linearizable list gets the answer of one of long before.

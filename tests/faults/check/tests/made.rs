@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom as _};
-use roster::registry::{Applied, Outcome, Renewal, Settings};
+use roster::{
+    model::LeaseInfo,
+    registry::{Applied, Outcome, Renewal, Settings},
+};
 
 use crate::{
     history::{
-        Answer, At, Call, Change, Entry, History, Hold, NodeLog, Payload, Record, RenewOutcome, Renewed, Reply,
-        Request, Run, Selector, Start, Step, StepKind, WatchStream,
+        Answer, At, Call, Change, Entry, History, Hold, NodeLog, Overview, Payload, Record, RenewOutcome, Renewed,
+        Reply, Request, Row, Run, Selector, Start, Step, StepKind, WatchStream,
     },
     witness::{Naive, Shown, decode_entry, reason_name, rejection_name},
 };
@@ -61,8 +64,8 @@ struct Made {
     term: u64,
     stamped: At,
     revision: i64,
-    /// When each revision was the last for the first time, and the records then.
-    versions: Vec<(At, i64, Vec<Record>)>,
+    /// When each revision was the last for the first time, and the records and leases then.
+    versions: Vec<(At, i64, Vec<Record>, Vec<LeaseInfo>)>,
     told: Vec<Told>,
     pending: Vec<Pending>,
     watching: VecDeque<Watching>,
@@ -88,7 +91,7 @@ pub(super) fn made(seed: u64, turns: usize) -> History {
         term: 1,
         stamped: 0,
         revision: 0,
-        versions: vec![(0, 0, Vec::new())],
+        versions: vec![(0, 0, Vec::new(), Vec::new())],
         told: Vec::new(),
         pending: Vec::new(),
         watching: VecDeque::new(),
@@ -191,7 +194,8 @@ impl Made {
             .iter()
             .map(|it| Shown::of(it).record.clone())
             .collect();
-        self.versions.push((self.now, self.revision, records));
+        self.versions
+            .push((self.now, self.revision, records, self.model.leases()));
         applied
     }
 
@@ -290,6 +294,12 @@ impl Made {
                 max_age_ns: None,
                 min_revision: 0,
             },
+            17 => Request::Overview {
+                of: self.overview(),
+                stale: self.rng.random_bool(0.3),
+                max_age_ns: None,
+                min_revision: 0,
+            },
             _ => Request::List {
                 selector: self.selector(),
                 stale: self.rng.random_bool(0.3),
@@ -301,18 +311,26 @@ impl Made {
 
     /// Of leases that live, and of some that do not.
     fn renewal(&mut self) -> Request {
-        let own: Vec<i64> = self
-            .model
-            .records()
-            .iter()
-            .filter_map(|it| it.lease_id())
-            .map(roster::model::LeaseId::as_i64)
-            .collect();
-        let all: Vec<i64> = own.into_iter().chain(self.leases.iter().copied()).collect();
-        let leases = (0..2)
-            .map(|_| all.choose(&mut self.rng).copied().unwrap_or(1))
-            .collect();
+        let leases = (0..2).map(|_| self.any_lease()).collect();
         Request::Renew { leases, stream: false }
+    }
+
+    /// One that holds something, or is granted, or was.
+    fn any_lease(&mut self) -> i64 {
+        let records = self.model.records();
+        let own = records.iter().filter_map(|it| it.lease_id());
+        let own = own.map(roster::model::LeaseId::as_i64);
+        let all: Vec<i64> = own.chain(self.leases.iter().copied()).collect();
+        all.choose(&mut self.rng).copied().unwrap_or(1)
+    }
+
+    fn overview(&mut self) -> Overview {
+        match self.rng.random_range(0..4) {
+            0 => Overview::Lease(self.any_lease()),
+            1 => Overview::Leases,
+            2 => Overview::Services,
+            _ => Overview::Namespaces,
+        }
     }
 
     fn selector(&mut self) -> Selector {
@@ -339,7 +357,7 @@ impl Made {
         };
         let request = self.pending[at].call.request.clone();
         let answer = match &request {
-            Request::Get { stale, .. } | Request::List { stale, .. } => self.read(&request, *stale),
+            _ if request.is_read() => self.read(&request, request.is_stale_read()),
             Request::Renew { leases, .. } => {
                 let applied = self.apply(leases.clone(), Vec::new());
                 renewed(leases, &applied)
@@ -358,8 +376,16 @@ impl Made {
         let back = if stale { self.rng.random_range(0..4) } else { 0 };
         let at = self.versions.len() - 1 - back.min(self.versions.len() - 1);
         let until = self.versions.get(at + 1).map_or(self.now, |(until, ..)| *until);
-        let (_, revision, records) = &self.versions[at];
+        let (_, revision, records, leases) = &self.versions[at];
         let (revision, records) = (*revision, records.clone());
+        let mut rows = Vec::new();
+        if let Request::Overview { of, .. } = request {
+            rows = overview(*of, &records, leases);
+            if rows.is_empty() && matches!(of, Overview::Lease(_)) {
+                let reason = "LEASE_NOT_FOUND".into();
+                return Answer::Rejected { revision, reason };
+            }
+        }
         let records: Vec<Record> = match request {
             Request::Get { key, .. } => {
                 let found: Vec<Record> = records.into_iter().filter(|record| record.key == *key).collect();
@@ -385,7 +411,13 @@ impl Made {
         Answer::Done {
             revision,
             term: 1,
-            reply: Reply::Read { stale, age_ns, records },
+            reply: Reply::Read {
+                stale,
+                age_ns,
+                records,
+                rows,
+                partial: false,
+            },
         }
     }
 
@@ -405,7 +437,7 @@ impl Made {
         };
         let mut call = self.pending[at].call.clone();
         call.ended = self.now;
-        if matches!(call.request, Request::Get { .. } | Request::List { .. }) {
+        if call.request.is_read() {
             call.answer = Answer::Failed { reason: "LOST".into() };
             self.pending.remove(at);
         } else if self.pending[at].answer.is_some() {
@@ -465,7 +497,7 @@ impl Made {
             let at = self
                 .versions
                 .iter()
-                .rposition(|(_, revision, _)| *revision <= position)
+                .rposition(|(_, revision, ..)| *revision <= position)
                 .unwrap();
             let had = self.versions[at].2.iter().filter(|it| selects(selector, &it.key));
             watching.view = had.map(|record| (record.key.clone(), record.mod_revision)).collect();
@@ -474,7 +506,7 @@ impl Made {
     }
 
     fn snapshot(&self, watching: &mut Watching, reset: Option<String>) {
-        let (_, revision, records) = self.versions.last().unwrap();
+        let (_, revision, records, _) = self.versions.last().unwrap();
         let selected = records.iter().filter(|it| selects(&watching.stream.selector, &it.key));
         let changes: Vec<Change> = selected.map(|record| put(record, record.mod_revision)).collect();
         watching.position = *revision;
@@ -640,5 +672,55 @@ fn written(applied: &Applied) -> Answer {
         revision: reply.revision.as_i64(),
         term: 1,
         reply: told,
+    }
+}
+
+/// What the API shows of these, in order. All of them are UP.
+fn overview(of: Overview, records: &[Record], leases: &[LeaseInfo]) -> Vec<Row> {
+    let parts = |key: &str| -> Vec<String> { key.split('/').map(str::to_owned).collect() };
+    let lease = |it: &LeaseInfo| Row::Lease {
+        lease: it.lease_id.as_i64(),
+        own: it.own,
+        ttl_ms: it.ttl.as_ms(),
+        remaining_ns: it.remaining.as_nanos().try_into().unwrap(),
+        instances: it.instances,
+    };
+    match of {
+        Overview::Leases => leases.iter().map(lease).collect(),
+        Overview::Lease(id) => {
+            let mut held: Vec<_> = records
+                .iter()
+                .filter(|it| it.lease == id)
+                .map(|it| parts(&it.key))
+                .collect();
+            held.sort();
+            let itself = leases.iter().filter(|it| it.lease_id.as_i64() == id);
+            let held = held.into_iter().map(|key| Row::Held(key.join("/")));
+            itself.map(lease).chain(held).collect()
+        }
+        Overview::Services => {
+            let mut services: BTreeMap<Vec<String>, (u32, i64)> = BTreeMap::new();
+            for record in records {
+                let (instances, newest) = services.entry(parts(&record.key)[..2].to_vec()).or_default();
+                *instances += 1;
+                *newest = record.mod_revision.max(*newest);
+            }
+            let row = |(name, (instances, mod_revision)): (Vec<String>, _)| Row::Service {
+                service: name.join("/"),
+                by_status: [0, instances, 0, 0],
+                mod_revision,
+            };
+            services.into_iter().map(row).collect()
+        }
+        Overview::Namespaces if records.is_empty() => Vec::new(),
+        Overview::Namespaces => {
+            let services: std::collections::BTreeSet<&str> =
+                records.iter().map(|it| it.key.rsplit_once('/').unwrap().0).collect();
+            vec![Row::Namespace {
+                namespace: "default".into(),
+                services: services.len().try_into().unwrap(),
+                instances: records.len().try_into().unwrap(),
+            }]
+        }
     }
 }

@@ -250,7 +250,7 @@ type Ranges = BTreeMap<String, Vec<(u32, u32)>>;
 /// What an answered call did or found; `None` = nothing that the search knows of.
 fn step(keys: &mut Keys, call: &Call, ranges: &mut Ranges) -> Option<Step> {
     match (&call.request, &call.answer) {
-        (Request::Get { stale: true, .. } | Request::List { stale: true, .. }, _) => None,
+        (request, _) if request.is_stale_read() => None,
         (Request::Get { key, .. }, answer) => get(keys, key, answer),
         (
             Request::List { selector, .. },

@@ -115,7 +115,7 @@ fn is_refused(call: &Call, from: At) -> bool {
 fn is_taken(call: &Call, from: At, smaller: bool) -> bool {
     let renews = matches!(call.request, Request::Renew { .. });
     let shrinks = renews || matches!(call.request, Request::Revoke { .. } | Request::Deregister { .. });
-    let reads = matches!(call.request, Request::Get { .. } | Request::List { .. });
+    let reads = call.request.is_read();
     let fits = if smaller { shrinks } else { !reads };
     // A renewal is answered with what became of it, also if nothing did.
     let taken = if renews {
