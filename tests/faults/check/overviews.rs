@@ -78,8 +78,9 @@ pub(super) fn wrong(
 }
 
 fn expected(witness: &Witness, revision: i64, of: Overview, standing: &Standing<'_>) -> Vec<Line> {
+    let live = || witness.leases.live(|place| witness.event(place).revision <= revision);
     match of {
-        Overview::Lease(id) => match witness.leases.get(id).filter(|lease| is_live(witness, lease, revision)) {
+        Overview::Lease(id) => match live().get(&id) {
             None => Vec::new(),
             Some(lease) => {
                 let held = in_order(standing, |shown| shown.record.lease == id);
@@ -94,10 +95,8 @@ fn expected(witness: &Witness, revision: i64, of: Overview, standing: &Standing<
             for shown in standing.values() {
                 *held.entry(shown.record.lease).or_default() += 1;
             }
-            let live = witness.leases.iter();
-            let live = live.filter(|(_, lease)| is_live(witness, lease, revision));
             let line = |(id, lease)| at(witness, id, lease, revision, held.get(&id).copied().unwrap_or(0));
-            live.map(line).map(Line::Lease).collect()
+            live().into_iter().map(line).map(Line::Lease).collect()
         }
         Overview::Services => services(standing),
         Overview::Namespaces => namespaces(standing),
@@ -149,12 +148,6 @@ fn namespaces(standing: &Standing<'_>) -> Vec<Line> {
         instances,
     };
     namespaces.into_iter().map(row).map(Line::Exactly).collect()
-}
-
-fn is_live(witness: &Witness, lease: &Lease, revision: i64) -> bool {
-    let had = |place| witness.event(place).revision <= revision;
-    let began = lease.renewals.first().is_some_and(|(place, _)| had(*place));
-    began && !lease.end.is_some_and(|(place, _)| had(place))
 }
 
 /// A lease that lives at a revision, as it was told of at any place of that revision.
