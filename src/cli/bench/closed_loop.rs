@@ -72,14 +72,16 @@ pub(super) async fn closed_loop<C: Caller>(
 #[derive(Debug)]
 pub(super) struct Called<C> {
     pub(super) caller: C,
-    /// What was sent in the measured span.
+    /// What was sent before the measured span.
+    pub(super) before: Tally,
+    /// What was sent in it.
     pub(super) measured: Tally,
 }
 
 /// One client's loop. An operation counts when it was sent in the measured span; the last one is waited for, so that
 /// no slow answer is left out.
 pub(super) async fn client<C: Caller>(mut caller: C, schedule: Arc<Schedule>, live: Arc<Live>) -> Called<C> {
-    let (mut warm_up, mut measured) = (Tally::new(), Tally::new());
+    let (mut before, mut measured) = (Tally::new(), Tally::new());
     while schedule.goes_on() && !caller.is_done() {
         let prepared = caller.prepare(&schedule).await;
         let sent = Instant::now();
@@ -92,7 +94,7 @@ pub(super) async fn client<C: Caller>(mut caller: C, schedule: Arc<Schedule>, li
         let tally = if schedule.counts(sent) {
             &mut measured
         } else {
-            &mut warm_up
+            &mut before
         };
         match result {
             Ok(operations) => {
@@ -106,7 +108,11 @@ pub(super) async fn client<C: Caller>(mut caller: C, schedule: Arc<Schedule>, li
             }
         }
     }
-    Called { caller, measured }
+    Called {
+        caller,
+        before,
+        measured,
+    }
 }
 
 #[cfg(test)]
@@ -153,16 +159,18 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_counted_with_their_operations_and_failures_apart() {
-        let (Called { measured, .. }, live) = ran(Duration::ZERO).await;
+        let (Called { before, measured, .. }, live) = ran(Duration::ZERO).await;
         assert_eq!((measured.operations, measured.took_us.len()), (50, 5));
         assert_eq!(measured.errors.total(), 2);
+        assert_eq!((before.operations, before.errors.total()), (0, 0));
         assert_eq!(live, (50, 2));
     }
 
     #[tokio::test]
-    async fn what_is_sent_in_the_warm_up_does_not_count() {
-        let (Called { measured, .. }, live) = ran(Duration::from_secs(100)).await;
+    async fn what_is_sent_in_the_warm_up_is_kept_apart() {
+        let (Called { before, measured, .. }, live) = ran(Duration::from_secs(100)).await;
         assert_eq!((measured.operations, measured.errors.total()), (0, 0));
+        assert_eq!((before.operations, before.errors.total()), (50, 2));
         assert_eq!(live, (50, 2));
     }
 }

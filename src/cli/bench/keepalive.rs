@@ -33,8 +33,8 @@ const LISTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps leases alive over streams
 ///
-/// Grants the leases, spreads them over the streams, and renews them as fast as the cluster confirms it; an operation is
-/// one lease renewed, its time that of the message which renewed it. The leases are revoked in the end.
+/// Grants the leases, spreads them over the streams, and renews them as fast as the cluster confirms it; an operation
+/// is one lease renewed, its time that of the message which renewed it. The leases are revoked in the end.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -8,14 +8,17 @@
 //! | file | holds |
 //! |---|---|
 //! | `run` | a run: beginning, progress, interruption, cleaning up |
-//! | `schedule`, `closed_loop` | when tasks count what they do; the loop of a client |
+//! | `schedule`, `closed_loop`, `clients` | when tasks count what they do; the loop of a client; clients that look on |
 //! | `target`, `shared_lease` | connections to the nodes; leases to register under |
 //! | `tally`, `processes` | what is measured here, and of the servers |
 //! | `report`, `figures` | the table, the JSON, and how numbers are written |
 //! | the others | a workload each |
 
 mod batch_register;
+mod clients;
 mod closed_loop;
+mod expiry;
+mod failover;
 mod figures;
 mod keepalive;
 mod list;
@@ -34,8 +37,8 @@ mod watch;
 use clap::Subcommand;
 
 use self::{
-    batch_register::BatchRegisterBench, keepalive::KeepaliveBench, list::ListBench, register::RegisterBench,
-    register_shared::RegisterSharedBench, watch::WatchBench,
+    batch_register::BatchRegisterBench, expiry::ExpiryBench, failover::FailoverBench, keepalive::KeepaliveBench,
+    list::ListBench, register::RegisterBench, register_shared::RegisterSharedBench, watch::WatchBench,
 };
 use super::{failure::Failure, session::Session};
 
@@ -49,6 +52,8 @@ pub(super) enum BenchCommand {
     Keepalive(KeepaliveBench),
     List(ListBench),
     Watch(WatchBench),
+    Expiry(ExpiryBench),
+    Failover(FailoverBench),
 }
 
 impl BenchCommand {
@@ -60,6 +65,8 @@ impl BenchCommand {
             Self::Keepalive(args) => args.run(session).await,
             Self::List(args) => args.run(session).await,
             Self::Watch(args) => args.run(session).await,
+            Self::Expiry(args) => args.run(session).await,
+            Self::Failover(args) => args.run(session).await,
         }
     }
 }

@@ -166,6 +166,14 @@ pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A wait of at most an hour: longer ones are mistakes.
+pub(super) fn wait(text: &str) -> Result<Duration, String> {
+    match super::super::values::span(text)? {
+        wait if wait <= WAIT_MAX => Ok(wait),
+        _ => Err(format!("{text:?} is too long: at most 1h")),
+    }
+}
+
 /// Refuses an option, by its name.
 pub(super) fn refused<T>(option: &str, problem: impl AsRef<str>) -> Result<T, Failure> {
     Err(Failure::Usage(format!("{option}: {}", problem.as_ref())))
@@ -193,6 +201,13 @@ mod tests {
         for text in ["999ms", "25h", "1s1us", "10"] {
             assert!(ttl(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_wait_is_an_hour_at_most() {
+        assert_eq!(wait("0s"), Ok(Duration::ZERO));
+        assert_eq!(wait("1h"), Ok(WAIT_MAX));
+        assert!(wait("61m").is_err() && wait("1000000years").is_err() && wait("soon").is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// The warm-up, the measured span and its end, which may come early.
 #[derive(Debug)]
 pub(super) struct Schedule {
+    began: Instant,
     measured_from: Instant,
     until: Instant,
     /// Looked at before each operation; the token is for those who wait.
@@ -21,15 +22,30 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
+    /// As good as for ever: until it is stopped.
+    pub(super) const OPEN_ENDED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
     /// Begins now.
     pub(super) fn begin(warmup: Duration, measured: Duration) -> Arc<Self> {
-        let measured_from = Instant::now() + warmup;
+        let began = Instant::now();
+        let measured_from = began + warmup;
         Arc::new(Self {
+            began,
             measured_from,
             until: measured_from + measured,
             stopped: AtomicBool::new(false),
             token: CancellationToken::new(),
         })
+    }
+
+    /// Begins now, counts from now, and goes on until it is stopped.
+    pub(super) fn open_ended() -> Arc<Self> {
+        Self::begin(Duration::ZERO, Self::OPEN_ENDED)
+    }
+
+    /// When it began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// From when on what is sent counts.
@@ -50,6 +66,12 @@ impl Schedule {
     /// How long it has been measured until now.
     pub(super) fn measured(&self) -> Duration {
         self.measured_from.elapsed()
+    }
+
+    /// How long is to be measured; `None` = until it is stopped.
+    fn planned(&self) -> Option<Duration> {
+        let planned = self.until - self.measured_from;
+        (planned < Self::OPEN_ENDED).then_some(planned)
     }
 
     /// Ends it early.
@@ -81,8 +103,11 @@ impl Schedule {
             let left = (self.measured_from - now).as_secs() + 1;
             return format!("warming up, {left} s to go");
         }
-        let planned = self.until - self.measured_from;
-        format!("{} of {} s", self.measured().as_secs(), planned.as_secs())
+        let gone = self.measured().as_secs();
+        match self.planned() {
+            Some(planned) => format!("{gone} of {} s", planned.as_secs()),
+            None => format!("{gone} s"),
+        }
     }
 }
 
@@ -161,8 +186,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_hears_of_an_early_end() {
-        let schedule = Schedule::begin(Duration::ZERO, Duration::from_secs(1_000));
-        assert_eq!(schedule.stands(), "0 of 1000 s");
+        let schedule = Schedule::open_ended();
+        assert_eq!(schedule.stands(), "0 s");
         schedule.stop();
         schedule.over().await;
         schedule.wait_until(Instant::now() + Duration::from_secs(1_000)).await;
@@ -170,8 +195,8 @@ mod tests {
 
     #[tokio::test]
     async fn paced_tasks_take_turns_and_an_unpaced_one_never_waits() {
-        let schedule = Schedule::begin(Duration::ZERO, Duration::from_secs(1_000));
-        let begin = schedule.measured_from();
+        let schedule = Schedule::open_ended();
+        let begin = schedule.began();
         let mut paced = Pace::of_task(1, 2, Some(100), begin);
         assert_eq!(paced.next, begin + Duration::from_millis(10));
         paced.turn(&schedule).await;

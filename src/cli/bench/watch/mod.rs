@@ -32,9 +32,9 @@ use crate::{
 
 /// Watches a service while writers change it
 ///
-/// Every watcher sees every write. An operation is one change delivered to one watcher, its time that from the sending of
-/// the write to the arrival of the change. Lost and doubled changes must not be, and make the command fail; a watcher that
-/// is too slow may rightly be shown the latest of each record only (coalesced), or a snapshot (reset).
+/// Every watcher sees every write. An operation is one change delivered to one watcher, its time that from the sending
+/// of the write to the arrival of the change. Lost and doubled changes must not be, and make the command fail; a
+/// watcher that is too slow may rightly be shown the latest of each record only (coalesced), or a snapshot (reset).
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -43,7 +43,7 @@ Examples:
   roster bench watch --watchers 0 --writers 16           what the writers do when nobody watches")]
 pub(in super::super) struct WatchBench {
     /// How many watchers
-    #[arg(long, value_name = "W", default_value_t = 1_000, value_parser = |text: &str| between(text, 0, WATCHES_PER_NODE_MAX))]
+    #[arg(long, value_name = "W", default_value_t = 1_000, value_parser = watchers)]
     watchers: usize,
     /// How many streams they are spread over, at most 1,000 on each [default: one for each connection]
     #[arg(long, value_name = "N", value_parser = tasks)]
@@ -55,12 +55,22 @@ pub(in super::super) struct WatchBench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
     /// How many records each writer has and changes by turns
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=INSTANCES_PER_LEASE_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = records)]
     records: u64,
     #[command(flatten)]
     span: SpanArgs,
     #[command(flatten)]
     common: CommonArgs,
+}
+
+fn watchers(text: &str) -> Result<usize, String> {
+    between(text, 0, WATCHES_PER_NODE_MAX)
+}
+
+/// All of a writer's records are under one lease.
+fn records(text: &str) -> Result<u64, String> {
+    let most = usize::try_from(INSTANCES_PER_LEASE_MAX).unwrap_or(usize::MAX);
+    between(text, 1, most).map(|records| records as u64)
 }
 
 /// What a task of the run came to.

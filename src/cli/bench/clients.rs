@@ -1,0 +1,209 @@
+//! Other clients: those who renew and write while something happens to the cluster.
+//!
+//! Each goes on at another node when one fails it, as client libraries do, and at its own pace: what they see is to
+//! show what happens, not how fast they can be.
+
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tonic::transport::Channel;
+
+use super::{
+    closed_loop::Caller,
+    run::Maker,
+    schedule::{Pace, Schedule},
+    tally::Trouble,
+    target::timed,
+};
+use crate::wire::v1::{
+    self, leases_client::LeasesClient, register_request::Hold, registry_client::RegistryClient, renew_result::Outcome,
+};
+
+/// Records that a writer changes by turns.
+const RECORDS: u64 = 100;
+
+/// The longest time without an acknowledgement, of all clients of a kind together.
+#[derive(Debug)]
+pub(super) struct Gaps {
+    epoch: Instant,
+    /// The latest acknowledgement, in nanoseconds since `epoch`.
+    last_ns: AtomicU64,
+    longest_ns: AtomicU64,
+}
+
+impl Gaps {
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            last_ns: AtomicU64::new(0),
+            longest_ns: AtomicU64::new(0),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Something was acknowledged.
+    pub(super) fn acknowledged(&self) {
+        let now = self.now_ns();
+        let last = self.last_ns.fetch_max(now, Relaxed);
+        self.longest_ns.fetch_max(now.saturating_sub(last), Relaxed);
+    }
+
+    /// How long ago the latest acknowledgement was.
+    pub(super) fn silent_for(&self) -> Duration {
+        Duration::from_nanos(self.now_ns().saturating_sub(self.last_ns.load(Relaxed)))
+    }
+
+    /// Forgets the gaps before now.
+    pub(super) fn begin(&self) {
+        self.longest_ns.store(0, Relaxed);
+    }
+
+    /// The longest gap since it was begun, also if it has not ended yet.
+    pub(super) fn longest(&self) -> Duration {
+        Duration::from_nanos(self.longest_ns.load(Relaxed)).max(self.silent_for())
+    }
+}
+
+/// The way to the nodes, of which one is in use.
+#[derive(Clone, Debug)]
+pub(super) struct Ways {
+    channels: Arc<[Channel]>,
+    at: usize,
+}
+
+impl Ways {
+    /// Begins with the node of that number.
+    pub(super) fn beginning_at(channels: Arc<[Channel]>, number: usize) -> Self {
+        Self { channels, at: number }
+    }
+
+    fn channel(&self) -> Channel {
+        self.channels[self.at % self.channels.len()].clone()
+    }
+
+    /// To the next node, after an error.
+    fn go_on(&mut self) {
+        self.at += 1;
+    }
+}
+
+/// What all of them need.
+#[derive(Clone, Debug)]
+pub(super) struct Other {
+    pub(super) ways: Ways,
+    pub(super) pace: Pace,
+    /// How long a call may take before the next node is asked.
+    pub(super) limit: Duration,
+    pub(super) lease_id: i64,
+    pub(super) gaps: Arc<Gaps>,
+}
+
+/// One who renews its lease.
+#[derive(Debug)]
+pub(super) struct Renewer(pub(super) Other);
+
+impl Caller for Renewer {
+    async fn prepare(&mut self, schedule: &Schedule) -> Result<(), Trouble> {
+        self.0.pace.turn(schedule).await;
+        Ok(())
+    }
+
+    async fn call(&mut self) -> Result<u64, Trouble> {
+        let request = v1::RenewRequest {
+            seq: 0,
+            lease_ids: vec![self.0.lease_id],
+        };
+        let mut client = LeasesClient::new(self.0.ways.channel());
+        let answer = client.renew(timed(request, self.0.limit)).await;
+        let outcome = answer.map(|answer| answer.get_ref().results.first().map(v1::RenewResult::outcome));
+        let trouble = match outcome {
+            Ok(Some(Outcome::Renewed)) => {
+                self.0.gaps.acknowledged();
+                return Ok(1);
+            }
+            Ok(Some(Outcome::NotFound)) => Trouble::new("LEASE_NOT_FOUND", "the lease was gone"),
+            Ok(_) => Trouble::new("UNCONFIRMED", "a renewal was not committed in time"),
+            Err(status) => status.into(),
+        };
+        self.0.ways.go_on();
+        Err(trouble)
+    }
+}
+
+/// One who writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) other: Other,
+    pub(super) maker: Maker,
+    pub(super) service: String,
+    pub(super) number: usize,
+    pub(super) sent: u64,
+}
+
+impl Caller for Writer {
+    async fn prepare(&mut self, schedule: &Schedule) -> Result<(), Trouble> {
+        self.other.pace.turn(schedule).await;
+        Ok(())
+    }
+
+    async fn call(&mut self) -> Result<u64, Trouble> {
+        let id = format!("{}-{}", self.number, self.sent % RECORDS);
+        self.sent += 1;
+        let request = v1::RegisterRequest {
+            instance: Some(v1::Instance {
+                version: self.sent.to_string(),
+                ..self.maker.instance(&self.service, id)
+            }),
+            hold: Some(Hold::LeaseId(self.other.lease_id)),
+            ..Default::default()
+        };
+        let mut client = RegistryClient::new(self.other.ways.channel());
+        match client.register(timed(request, self.other.limit)).await {
+            Ok(_) => {
+                self.other.gaps.acknowledged();
+                Ok(1)
+            }
+            Err(status) => {
+                self.other.ways.go_on();
+                Err(status.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_longest_gap_is_found_also_while_it_lasts() {
+        let gaps = Gaps::new();
+        gaps.acknowledged();
+        gaps.begin();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(gaps.longest() >= Duration::from_millis(30), "it has not ended");
+        gaps.acknowledged();
+        gaps.acknowledged();
+        let longest = gaps.longest();
+        assert!(longest >= Duration::from_millis(30), "{longest:?}");
+        assert!(gaps.silent_for() < longest);
+        gaps.begin();
+        assert!(gaps.longest() < longest);
+    }
+
+    #[tokio::test]
+    async fn after_an_error_the_next_node_is_asked() {
+        let channel = || tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let mut ways = Ways::beginning_at([channel(), channel()].into(), 1);
+        assert_eq!(ways.at % 2, 1);
+        ways.go_on();
+        assert_eq!(ways.at % 2, 0);
+        drop(ways.channel());
+    }
+}
