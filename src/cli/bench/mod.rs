@@ -22,6 +22,7 @@ mod failover;
 mod figures;
 mod keepalive;
 mod list;
+mod memory;
 mod options;
 mod processes;
 mod register;
@@ -38,7 +39,8 @@ use clap::Subcommand;
 
 use self::{
     batch_register::BatchRegisterBench, expiry::ExpiryBench, failover::FailoverBench, keepalive::KeepaliveBench,
-    list::ListBench, register::RegisterBench, register_shared::RegisterSharedBench, watch::WatchBench,
+    list::ListBench, memory::MemoryBench, register::RegisterBench, register_shared::RegisterSharedBench,
+    watch::WatchBench,
 };
 use super::{failure::Failure, session::Session};
 
@@ -54,6 +56,7 @@ pub(super) enum BenchCommand {
     Watch(WatchBench),
     Expiry(ExpiryBench),
     Failover(FailoverBench),
+    Memory(MemoryBench),
 }
 
 impl BenchCommand {
@@ -67,6 +70,7 @@ impl BenchCommand {
             Self::Watch(args) => args.run(session).await,
             Self::Expiry(args) => args.run(session).await,
             Self::Failover(args) => args.run(session).await,
+            Self::Memory(args) => args.run(session).await,
         }
     }
 }
