@@ -3,6 +3,7 @@
 
 mod abuse;
 mod basics;
+mod bench;
 mod endings;
 mod ex_leaders;
 mod extremes;
