@@ -231,7 +231,7 @@ fn run(
     } else {
         Duration::ZERO
     };
-    go_on(world, long)?;
+    go_on_harmed(world, nemesis, long)?;
 
     nemesis.heal(world);
     let harmed = if world.rng_says_so(1, 2) {
@@ -239,7 +239,7 @@ fn run(
     } else {
         Vec::new()
     };
-    *recovered = Some(commits(world, &harmed)?);
+    *recovered = Some(commits(world, nemesis, &harmed)?);
     nemesis.heal(world);
     let calm = if world.rng_says_so(1, 3) {
         CALM_FOR
@@ -265,6 +265,16 @@ fn run(
 fn go_on(world: &mut World, span: Duration) -> Result<(), String> {
     let until = world.now() + span;
     while world.now() < until {
+        world.step()?;
+    }
+    Ok(())
+}
+
+/// The same while faults hold: a node that had ended by itself may come back meanwhile, and with it a majority.
+fn go_on_harmed(world: &mut World, nemesis: &mut Nemesis, span: Duration) -> Result<(), String> {
+    let until = world.now() + span;
+    while world.now() < until {
+        nemesis.look_for_majority(world);
         world.step()?;
     }
     Ok(())
@@ -324,9 +334,10 @@ fn options(plan: &Plan) -> traffic::Options {
 
 /// A majority is whole: one of it applies a client's command that was in nobody's log when it became so. How long that
 /// took.
-fn commits(world: &mut World, harmed: &[usize]) -> Result<Duration, String> {
+fn commits(world: &mut World, nemesis: &mut Nemesis, harmed: &[usize]) -> Result<Duration, String> {
     let (began, before) = (world.now(), world.last_index());
     loop {
+        nemesis.look_for_majority(world);
         world.step()?;
         let took = world.now() - began;
         if world.has_applied_a_command(before, harmed) {

@@ -229,7 +229,7 @@ impl Nemesis {
     }
 
     /// Notes when a majority is back while faults go on: each is another fault from then on.
-    fn look_for_majority(&mut self, world: &World) {
+    pub(super) fn look_for_majority(&mut self, world: &World) {
         if !world.majority_left() {
             return;
         }

@@ -165,6 +165,8 @@ impl World {
 
     /// kill -9, or the power goes: what was not synced is lost.
     pub(super) fn kill(&mut self, at: usize) {
+        // Who has ended by itself is down for good now: nothing else starts it again.
+        self.exited.retain(|(other, _)| *other != at);
         if self.down.insert(at) {
             let machine = &self.machines[at];
             machine.let_go();
