@@ -188,13 +188,16 @@ mod tests {
         gaps.begin();
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(gaps.longest() >= Duration::from_millis(30), "it has not ended");
+        // Measured around it, not against the nap: a machine that is busy may hold this test up anywhere.
+        let before = Instant::now();
         gaps.acknowledged();
         gaps.acknowledged();
-        let longest = gaps.longest();
-        assert!(longest >= Duration::from_millis(30), "{longest:?}");
-        assert!(gaps.silent_for() < longest);
+        assert!(gaps.longest() >= Duration::from_millis(30), "it is kept");
+        let silent = gaps.silent_for();
+        assert!(silent <= before.elapsed(), "{silent:?}");
         gaps.begin();
-        assert!(gaps.longest() < longest);
+        let longest = gaps.longest();
+        assert!(longest <= before.elapsed(), "{longest:?}");
     }
 
     #[tokio::test]
