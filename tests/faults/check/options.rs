@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use roster::wire::request::PROGRESS_DEFAULT;
+
 use super::coverage::Demands;
 
 /// How a history is to be checked. The defaults fit real processes on a machine that is busy.
@@ -101,7 +103,8 @@ impl CheckOptions {
     pub fn in_simulated_time() -> Self {
         Self {
             expiry_max: Duration::from_secs(1),
-            watch_delay_max: Duration::from_secs(2),
+            // A watch that nothing happens to is told its position so often, and then it is on its way.
+            watch_delay_max: PROGRESS_DEFAULT + Duration::from_millis(250),
             watch_end_max: Duration::from_secs(1),
             calm_after: Duration::from_secs(2),
             call_max: Duration::from_millis(5_250),
