@@ -68,7 +68,7 @@ impl Default for CheckOptions {
             calm_after: Duration::from_secs(3),
             fault_margin: Duration::from_secs(2),
             fault_edge: Duration::from_millis(500),
-            success_min: Some(0.99),
+            success_min: Some(0.999),
             call_max: Duration::from_millis(5_750),
             renewal_slack: Duration::from_millis(750),
             recovery_max: Duration::from_secs(10),

@@ -23,6 +23,8 @@ pub(crate) async fn wiped(stage: &mut Stage) -> io::Result<()> {
         saw(&line);
     }
     stage.cluster.start(leader)?;
+    // From here on it votes: with the third node it is a majority.
+    stage.fault_over(second);
     stage.wait(BREATH).await;
 
     let third = kill(stage, "wipe", &[other]).await;
@@ -51,7 +53,6 @@ pub(crate) async fn wiped(stage: &mut Stage) -> io::Result<()> {
         fs::rename(kept, data)?;
     }
     restore(stage, &[wiped, other], third).await?;
-    stage.fault_over(second);
     stage.fault_over(fault);
     stage.wait(BREATH).await;
     Ok(())
