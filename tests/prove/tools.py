@@ -393,6 +393,38 @@ def run_lost_lease(world):
     return with_run(world, "lost", story, "--ttl", "3s")
 
 
+@check("run-stands-still-for-longer-than-its-ttl")
+def run_stopped(world):
+    """`roster run` stopped until its lease has ended: the instance goes, and comes back under a new lease when it wakes."""
+
+    def story(run, node):
+        run.up(node)
+        name = ("default", run.service, "r")
+        held = listed(node, of(run.service))[1][name]
+        run.process.signal(signal.SIGSTOP)
+        try:
+            went = run.becomes(node, "absent", 5.0)
+            lost = listed(node, of(run.service))[0]
+        finally:
+            run.process.signal(signal.SIGCONT)
+        begun = time.monotonic()
+
+        def again():
+            instance = listed(node, of(run.service))[1].get(name)
+            return instance is not None and instance.lease_id != held.lease_id
+
+        poll("it is registered again", again, RUN_TTL_S)
+        took = time.monotonic() - begun
+        back = listed(node, of(run.service))[1][name]
+        require(back.create_revision > lost, f"created at {back.create_revision}, and it was gone at {lost}")
+        run.becomes(node, "UP")
+        run.say("stop")
+        run.gone(node, 7)
+        return f"gone {went:.2f} s after it stood still, registered again {took:.2f} s after it woke"
+
+    return with_run(world, "stopped", story, "--ttl", "3s")
+
+
 @check("run-with-the-registry-away")
 def run_away(world):
     """The child starts though the registry is away, and is registered once it is there; `--require` refuses."""
