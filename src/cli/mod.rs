@@ -9,7 +9,7 @@
 
 mod address;
 mod arguments;
-mod bench;
+pub mod bench;
 mod cluster;
 mod completion;
 mod edit;

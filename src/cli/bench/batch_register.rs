@@ -4,14 +4,11 @@ use clap::Args;
 
 use super::{
     super::{failure::Failure, session::Session},
-    closed_loop::{Caller, Looped, closed_loop},
-    figures::{per_second, rate},
+    closed_loop::{Looped, closed_loop},
+    measure::{Caller, Fact, Measure, Report, Schedule, Trouble, per_second, rate},
     options::{LoadArgs, between},
-    report::{Fact, Measure, Report},
     run::Bench,
-    schedule::Schedule,
     shared_lease::{Registering, clients},
-    tally::Trouble,
     target::timed,
 };
 use crate::{

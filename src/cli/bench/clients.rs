@@ -3,19 +3,13 @@
 //! Each goes on at another node when one fails it, as client libraries do, and at its own pace: what they see is to
 //! show what happens, not how fast they can be.
 
-use std::{
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tonic::transport::Channel;
 
 use super::{
-    closed_loop::Caller,
+    measure::{Caller, Gaps, Pace, Schedule, Trouble},
     run::Maker,
-    schedule::{Pace, Schedule},
-    tally::Trouble,
     target::timed,
 };
 use crate::wire::v1::{
@@ -24,51 +18,6 @@ use crate::wire::v1::{
 
 /// Records that a writer changes by turns.
 const RECORDS: u64 = 100;
-
-/// The longest time without an acknowledgement, of all clients of a kind together.
-#[derive(Debug)]
-pub(super) struct Gaps {
-    epoch: Instant,
-    /// The latest acknowledgement, in nanoseconds since `epoch`.
-    last_ns: AtomicU64,
-    longest_ns: AtomicU64,
-}
-
-impl Gaps {
-    pub(super) fn new() -> Self {
-        Self {
-            epoch: Instant::now(),
-            last_ns: AtomicU64::new(0),
-            longest_ns: AtomicU64::new(0),
-        }
-    }
-
-    fn now_ns(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// Something was acknowledged.
-    pub(super) fn acknowledged(&self) {
-        let now = self.now_ns();
-        let last = self.last_ns.fetch_max(now, Relaxed);
-        self.longest_ns.fetch_max(now.saturating_sub(last), Relaxed);
-    }
-
-    /// How long ago the latest acknowledgement was.
-    pub(super) fn silent_for(&self) -> Duration {
-        Duration::from_nanos(self.now_ns().saturating_sub(self.last_ns.load(Relaxed)))
-    }
-
-    /// Forgets the gaps before now.
-    pub(super) fn begin(&self) {
-        self.longest_ns.store(0, Relaxed);
-    }
-
-    /// The longest gap since it was begun, also if it has not ended yet.
-    pub(super) fn longest(&self) -> Duration {
-        Duration::from_nanos(self.longest_ns.load(Relaxed)).max(self.silent_for())
-    }
-}
 
 /// The way to the nodes, of which one is in use.
 #[derive(Clone, Debug)]
@@ -180,25 +129,6 @@ impl Caller for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn the_longest_gap_is_found_also_while_it_lasts() {
-        let gaps = Gaps::new();
-        gaps.acknowledged();
-        gaps.begin();
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        assert!(gaps.longest() >= Duration::from_millis(30), "it has not ended");
-        // Measured around it, not against the nap: a machine that is busy may hold this test up anywhere.
-        let before = Instant::now();
-        gaps.acknowledged();
-        gaps.acknowledged();
-        assert!(gaps.longest() >= Duration::from_millis(30), "it is kept");
-        let silent = gaps.silent_for();
-        assert!(silent <= before.elapsed(), "{silent:?}");
-        gaps.begin();
-        let longest = gaps.longest();
-        assert!(longest <= before.elapsed(), "{longest:?}");
-    }
 
     #[tokio::test]
     async fn after_an_error_the_next_node_is_asked() {

@@ -12,12 +12,9 @@ use tonic::{Streaming, transport::Channel};
 
 use super::{
     super::{failure::Failure, session::Session, spans},
-    figures::{per_second, rate},
+    measure::{Fact, Live, Measure, Report, Schedule, Tally, Trouble, per_second, rate},
     options::{CommonArgs, SpanArgs, between, refused, tasks, ttl},
-    report::{Fact, Measure, Report},
     run::{Bench, Ran},
-    schedule::{Live, Schedule},
-    tally::{Tally, Trouble},
 };
 use crate::{
     model::limits::{LEASES_MAX, RENEWAL_IDS_MAX},

@@ -7,11 +7,10 @@ use tonic::transport::Channel;
 
 use super::{
     super::{failure::Failure, session::Session},
-    closed_loop::{Caller, Looped, closed_loop},
+    closed_loop::{Looped, closed_loop},
+    measure::{Caller, Measure, Report, Trouble},
     options::{LoadArgs, between},
-    report::{Measure, Report},
     run::Bench,
-    tally::Trouble,
     target::timed,
 };
 use crate::{

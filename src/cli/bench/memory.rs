@@ -9,15 +9,10 @@ use tonic::transport::Channel;
 
 use super::{
     super::{failure::Failure, session::Session, spans},
-    closed_loop::{Caller, client},
-    figures::signed,
+    measure::{Caller, Fact, Live, Measure, Report, Schedule, ServerUse, Tally, Trouble, Used, client, signed},
     options::{CommonArgs, between, refused, tasks, ttl, wait},
-    processes::{ServerUse, Used},
-    report::{Fact, Measure, Report},
     run::{Bench, Maker, Ran},
-    schedule::{Live, Schedule},
     shared_lease::SharedLease,
-    tally::{Tally, Trouble},
     target::timed,
 };
 use crate::{

@@ -8,10 +8,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `run` | a run: beginning, progress, interruption, cleaning up |
-//! | `schedule`, `closed_loop`, `clients` | when tasks count what they do; the loop of a client; clients that look on |
+//! | `measure` | when tasks count what they do, what they and the servers' processes came to, the JSON of it |
+//! | `closed_loop`, `clients` | the clients of a workload; clients that look on |
 //! | `target`, `shared_lease` | connections to the nodes; leases to register under |
-//! | `tally`, `processes` | what is measured here, and of the servers |
-//! | `report`, `figures` | the table, the JSON, and how numbers are written |
+//! | `print`, `trouble` | the table; what went wrong, in a word |
 //! | the others | a workload each |
 
 mod batch_register;
@@ -19,20 +19,18 @@ mod clients;
 mod closed_loop;
 mod expiry;
 mod failover;
-mod figures;
 mod keepalive;
 mod list;
+pub mod measure;
 mod memory;
 mod options;
-mod processes;
+mod print;
 mod register;
 mod register_shared;
-mod report;
 mod run;
-mod schedule;
 mod shared_lease;
-mod tally;
 mod target;
+mod trouble;
 mod watch;
 
 use clap::Subcommand;

@@ -7,11 +7,10 @@ use tonic::transport::Channel;
 
 use super::{
     super::{failure::Failure, session::Session, spans},
-    closed_loop::{Caller, closed_loop},
+    closed_loop::closed_loop,
+    measure::{Caller, Measure, Report, Trouble},
     options::{LoadArgs, between, ttl},
-    report::{Measure, Report},
     run::{Bench, Maker, let_go},
-    tally::Trouble,
     target::timed,
 };
 use crate::wire::{

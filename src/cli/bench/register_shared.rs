@@ -4,13 +4,11 @@ use clap::Args;
 
 use super::{
     super::{failure::Failure, session::Session},
-    closed_loop::{Caller, Looped, closed_loop},
+    closed_loop::{Looped, closed_loop},
+    measure::{Caller, Measure, Report, Schedule, Trouble},
     options::LoadArgs,
-    report::{Measure, Report},
     run::Bench,
-    schedule::Schedule,
     shared_lease::{Registering, clients},
-    tally::Trouble,
     target::timed,
 };
 use crate::wire::v1::{self, register_request::Hold};

@@ -12,11 +12,8 @@ use tokio::task::JoinSet;
 
 use super::{
     super::{failure::Failure, interrupt::Interrupts, session::Session},
-    figures::rate,
+    measure::{Fact, Live, Measure, Processes, Report, Schedule, ServerUse, rate},
     options::{CommonArgs, Connections, WAIT_MAX},
-    processes::{Processes, ServerUse},
-    report::{Fact, Measure, Report},
-    schedule::{Live, Schedule},
     target::Target,
 };
 use crate::{
@@ -84,7 +81,8 @@ impl<'a> Bench<'a> {
         common: &CommonArgs,
         connections: Connections,
     ) -> Result<Self, Failure> {
-        let processes = Processes::new(&common.server_pids)?;
+        let processes = Processes::new(&common.server_pids);
+        let processes = processes.map_err(|problem| Failure::Usage(format!("--server-pids: {problem}")))?;
         let interrupts = Interrupts::listen()?;
         let target = Target::connect(session, common.to, connections).await?;
         Ok(Self {

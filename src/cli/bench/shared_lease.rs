@@ -5,9 +5,9 @@ use std::time::Duration;
 use tonic::transport::Channel;
 
 use super::{
+    measure::Trouble,
     options::LoadArgs,
     run::{Bench, Maker, Owned},
-    tally::Trouble,
     target::timed,
 };
 use crate::{

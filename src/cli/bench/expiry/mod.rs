@@ -16,14 +16,10 @@ use tonic::{Streaming, transport::Channel};
 use self::removals::Removals;
 use super::{
     super::{failure::Failure, session::Session, spans},
-    clients::{Gaps, Other, Renewer, Ways, Writer},
-    closed_loop::client,
-    figures::time,
+    clients::{Other, Renewer, Ways, Writer},
+    measure::{Fact, Gaps, Live, Measure, Pace, Report, Schedule, Tally, Trouble, client, micros, time},
     options::{CommonArgs, TTL_MAX, between, refused, tasks, ttl, wait},
-    report::{Fact, Measure, Report},
     run::{Bench, Ran},
-    schedule::{Live, Pace, Schedule},
-    tally::{Tally, Trouble, micros},
     target::timed,
 };
 use crate::{

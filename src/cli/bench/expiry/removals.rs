@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use tonic::Streaming;
 
-use super::super::{
-    schedule::{Live, Schedule},
-    tally::{Tally, Trouble},
-};
+use super::super::measure::{Live, Schedule, Tally, Trouble};
 use crate::wire::v1::{self, change, watch_response::Kind};
 
 /// Which leases have ended, by their instances' removal, and how late.

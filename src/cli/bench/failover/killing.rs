@@ -9,8 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::{
     super::{failure::Failure, spans},
-    clients::Gaps,
-    schedule::Schedule,
+    measure::{Gaps, Schedule},
     target::{Member, members},
 };
 use crate::client::Client;

@@ -12,14 +12,10 @@ use tonic::transport::Channel;
 use self::killing::{Killing, Round, WHOLE_WITHIN};
 use super::{
     super::{failure::Failure, session::Session, spans},
-    clients::{Gaps, Other, Renewer, Ways, Writer},
-    closed_loop::client,
-    figures::time,
+    clients::{Other, Renewer, Ways, Writer},
+    measure::{Fact, Gaps, Live, Measure, Pace, Report, Schedule, Tally, client, micros, time},
     options::{CommonArgs, TTL_MAX, between, refused, tasks, wait},
-    report::{Fact, Measure, Report},
     run::{Bench, Ran},
-    schedule::{Live, Pace, Schedule},
-    tally::{Tally, micros},
     target::lazy,
 };
 

@@ -1,6 +1,5 @@
 //! `roster bench watch`: from a write to those who watch.
 
-mod seen;
 mod stream;
 mod writer;
 
@@ -12,18 +11,14 @@ use serde_json::Map;
 use tokio::task::JoinSet;
 
 use self::{
-    seen::{Faults, Seen},
     stream::{Around, Watched, Watching},
-    writer::{Writer, Written},
+    writer::Writer,
 };
 use super::{
     super::{failure::Failure, session::Session},
-    closed_loop::client,
+    measure::{Fact, Faults, Live, Measure, Pace, Report, Schedule, Seen, Tally, Written, client},
     options::{CommonArgs, SpanArgs, between, refused, tasks},
-    report::{Fact, Measure, Report},
     run::{Bench, Ran},
-    schedule::{Live, Pace, Schedule},
-    tally::Tally,
 };
 use crate::{
     model::limits::{INSTANCES_PER_LEASE_MAX, WATCHES_PER_NODE_MAX, WATCHES_PER_STREAM_MAX},

@@ -9,14 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{
-    super::{
-        schedule::{Live, Schedule},
-        tally::{Tally, Trouble, micros},
-    },
-    seen::{Faults, Mark, Seen},
-    writer::Written,
-};
+use super::super::measure::{Faults, Live, Mark, Schedule, Seen, Tally, Trouble, Written, micros};
 use crate::{
     client::code_name,
     wire::{

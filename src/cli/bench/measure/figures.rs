@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// So many in a second; 0 when no time has passed.
-pub(super) fn per_second(count: u64, over: Duration) -> f64 {
+pub fn per_second(count: u64, over: Duration) -> f64 {
     if over.is_zero() {
         0.0
     } else {
@@ -12,7 +12,7 @@ pub(super) fn per_second(count: u64, over: Duration) -> f64 {
 }
 
 /// A rate: whole above a hundred, else with a digit.
-pub(super) fn rate(per_second: f64) -> String {
+pub fn rate(per_second: f64) -> String {
     if per_second >= 100.0 {
         format!("{per_second:.0}")
     } else {
@@ -21,7 +21,7 @@ pub(super) fn rate(per_second: f64) -> String {
 }
 
 /// A time in microseconds, to three digits.
-pub(super) fn time(us: u64) -> String {
+pub fn time(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),
         1_000..10_000 => format!("{:.2} ms", us as f64 / 1e3),
@@ -32,7 +32,7 @@ pub(super) fn time(us: u64) -> String {
 }
 
 /// A size, or a growth, in bytes.
-pub(super) fn bytes(size: i64) -> String {
+pub fn bytes(size: i64) -> String {
     match size.unsigned_abs() {
         0..10_240 => format!("{size} B"),
         10_240..10_485_760 => format!("{:.1} KiB", size as f64 / 1_024.0),
@@ -41,7 +41,7 @@ pub(super) fn bytes(size: i64) -> String {
 }
 
 /// A size as a number that may also shrink.
-pub(super) fn signed(size: u64) -> i64 {
+pub fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 

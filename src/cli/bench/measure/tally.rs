@@ -4,10 +4,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
-use tonic::Status;
-
-use super::super::failure::Failure;
-use crate::client::{Error, code_name};
 
 /// The longest time that is told apart, in microseconds: an hour.
 const LONGEST_US: u64 = 3_600_000_000;
@@ -16,70 +12,55 @@ const DIGITS: u8 = 3;
 
 /// An operation that failed: why, in a word that can be counted, and what was said about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub struct Trouble {
     /// The API's reason; where there is none, the gRPC code or how the call went wrong on its way.
-    pub(super) reason: &'static str,
-    pub(super) message: String,
+    pub reason: &'static str,
+    /// What was said about it, for people.
+    pub message: String,
 }
 
 impl Trouble {
-    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    /// A failure by its reason and what was said about it.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
         }
     }
-
-    /// The end of a run that could not do this.
-    pub(super) fn failure(self, what: &str) -> Failure {
-        Failure::Failed(format!("cannot {what}: {}: {}", self.reason, self.message))
-    }
-}
-
-impl From<Status> for Trouble {
-    fn from(status: Status) -> Self {
-        let error = Error::from_status(&status, "the node".into(), Duration::ZERO);
-        let reason = match &error {
-            Error::Refused { detail, .. } => return Self::new(detail.reason.name(), &*detail.message),
-            Error::Foreign { code, message, .. } => return Self::new(code_name(*code), message),
-            Error::Unreachable { .. } => "UNREACHABLE",
-            Error::Broken { .. } => "BROKEN",
-            Error::NoAnswer { .. } => return Self::new("NO_ANSWER", "it took longer than it may"),
-            Error::Incomplete { .. } | Error::PagesExpired { .. } => code_name(error.code()),
-        };
-        Self::new(reason, error.to_string())
-    }
 }
 
 /// Failed operations by reason, and of each reason the first message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Errors(BTreeMap<&'static str, (u64, String)>);
+pub struct Errors(BTreeMap<&'static str, (u64, String)>);
 
 impl Errors {
-    pub(super) fn add(&mut self, trouble: Trouble) {
+    /// One more.
+    pub fn add(&mut self, trouble: Trouble) {
         self.add_many(trouble, 1);
     }
 
     /// So many of one kind.
-    pub(super) fn add_many(&mut self, trouble: Trouble, count: u64) {
+    pub fn add_many(&mut self, trouble: Trouble, count: u64) {
         if count > 0 {
             let (known, _) = self.0.entry(trouble.reason).or_insert((0, trouble.message));
             *known += count;
         }
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    /// Another task's, too.
+    pub fn merge(&mut self, other: Self) {
         for (reason, (count, message)) in other.0 {
             self.add_many(Trouble { reason, message }, count);
         }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    /// How many failed, whatever the reason.
+    pub fn total(&self) -> u64 {
         self.0.values().map(|(count, _)| count).sum()
     }
 
     /// Reason, count and first message, by reason.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, u64, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64, &str)> {
         self.0
             .iter()
             .map(|(reason, (count, message))| (*reason, *count, message.as_str()))
@@ -88,16 +69,24 @@ impl Errors {
 
 /// What one task, or all together, have measured of one kind of operation.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub struct Tally {
     /// What was done: calls, or what the workload counts in each.
-    pub(super) operations: u64,
+    pub operations: u64,
     /// How long each call, message or delivery took, in microseconds.
-    pub(super) took_us: Histogram<u64>,
-    pub(super) errors: Errors,
+    pub took_us: Histogram<u64>,
+    /// What went wrong.
+    pub errors: Errors,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Tally {
-    pub(super) fn new() -> Self {
+    /// Nothing yet.
+    pub fn new() -> Self {
         Self {
             operations: 0,
             took_us: Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("an hour to three digits is allowed"),
@@ -106,16 +95,18 @@ impl Tally {
     }
 
     /// Something that did so many operations took so long. What took more than an hour counts as an hour.
-    pub(super) fn done(&mut self, operations: u64, took: Duration) {
+    pub fn done(&mut self, operations: u64, took: Duration) {
         self.operations += operations;
         self.took_us.saturating_record(micros(took));
     }
 
-    pub(super) fn failed(&mut self, trouble: Trouble) {
+    /// Something failed.
+    pub fn failed(&mut self, trouble: Trouble) {
         self.errors.add(trouble);
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    /// Another task's, too.
+    pub fn merge(&mut self, other: Self) {
         self.operations += other.operations;
         self.took_us
             .add(&other.took_us)
@@ -124,7 +115,7 @@ impl Tally {
     }
 
     /// All of them as one.
-    pub(super) fn of_all(tallies: impl IntoIterator<Item = Self>) -> Self {
+    pub fn of_all(tallies: impl IntoIterator<Item = Self>) -> Self {
         tallies.into_iter().fold(Self::new(), |mut all, one| {
             all.merge(one);
             all
@@ -133,14 +124,13 @@ impl Tally {
 }
 
 /// Whole microseconds.
-pub(super) fn micros(span: Duration) -> u64 {
+pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::error::{ErrorDetail, Reason};
 
     #[test]
     fn tallies_of_tasks_add_up() {
@@ -164,19 +154,5 @@ mod tests {
         tally.done(1, Duration::from_secs(100_000));
         let longest = tally.took_us.max();
         assert!(longest >= LONGEST_US - LONGEST_US / 1_000, "{longest}");
-    }
-
-    #[test]
-    fn trouble_is_counted_by_the_reason_or_else_by_what_is_known() {
-        let refused = ErrorDetail::new(Reason::NoQuorum, "none").into_status();
-        assert_eq!(Trouble::from(refused), Trouble::new("NO_QUORUM", "none"));
-        assert_eq!(
-            Trouble::from(Status::internal("oops")),
-            Trouble::new("INTERNAL", "oops")
-        );
-        let broken = Status::from_error(Box::new(std::io::Error::other("reset by peer")));
-        let trouble = Trouble::from(broken);
-        assert_eq!(trouble.reason, "BROKEN");
-        assert!(trouble.message.contains("reset by peer"), "{}", trouble.message);
     }
 }

@@ -8,22 +8,23 @@
 
 /// What a record says of the write that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) writer: usize,
+pub struct Mark {
+    /// Who wrote it, from 0.
+    pub writer: usize,
     /// Its number among the writer's, from 0.
-    pub(super) number: u64,
+    pub number: u64,
     /// When it was sent first, in microseconds since the run began.
-    pub(super) sent_us: u64,
+    pub sent_us: u64,
 }
 
 impl Mark {
     /// As the record holds it.
-    pub(super) fn text(self) -> String {
+    pub fn text(self) -> String {
         format!("{}-{}-{}", self.writer, self.number, self.sent_us)
     }
 
     /// As it was written; `None` for what no writer wrote.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub fn read(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let mark = Self {
             writer: parts.next()?.parse().ok()?,
@@ -36,19 +37,20 @@ impl Mark {
 
 /// How deliveries went wrong, or were more than asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Faults {
+pub struct Faults {
     /// Changes that should have been shown, and never were.
-    pub(super) lost: u64,
+    pub lost: u64,
     /// Changes that were shown again, or after later ones.
-    pub(super) doubled: u64,
+    pub doubled: u64,
     /// Changes that were rightly left out: later ones of the same record were shown with them.
-    pub(super) coalesced: u64,
+    pub coalesced: u64,
     /// Snapshots in the middle: the watcher was too slow.
-    pub(super) resets: u64,
+    pub resets: u64,
 }
 
 impl Faults {
-    pub(super) fn add(&mut self, other: Self) {
+    /// Another watcher's, too.
+    pub fn add(&mut self, other: Self) {
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.coalesced += other.coalesced;
@@ -66,7 +68,7 @@ struct Gap {
 
 /// What one watcher was shown.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Records of each writer.
     ring: u64,
     /// The next number of each writer.
@@ -75,12 +77,13 @@ pub(super) struct Seen {
     gaps: Vec<Gap>,
     /// The numbers of each writer in the present snapshot.
     snapshot: Option<Vec<Vec<u64>>>,
-    pub(super) faults: Faults,
+    /// What was wrong with it so far.
+    pub faults: Faults,
 }
 
 impl Seen {
     /// Nothing yet, of so many writers with so many records each.
-    pub(super) fn nothing(writers: usize, ring: u64) -> Self {
+    pub fn nothing(writers: usize, ring: u64) -> Self {
         Self {
             ring,
             next: vec![0; writers],
@@ -91,14 +94,14 @@ impl Seen {
     }
 
     /// Part of a snapshot comes.
-    pub(super) fn snapshot(&mut self) {
+    pub fn snapshot(&mut self) {
         if self.snapshot.is_none() {
             self.snapshot = Some(vec![Vec::new(); self.next.len()]);
         }
     }
 
     /// A record comes. Whether it is news.
-    pub(super) fn put(&mut self, mark: Mark) -> bool {
+    pub fn put(&mut self, mark: Mark) -> bool {
         let Some(next) = self.next.get_mut(mark.writer) else {
             self.faults.doubled += 1;
             return false;
@@ -123,7 +126,7 @@ impl Seen {
     }
 
     /// The step is whole: now nothing may be missing.
-    pub(super) fn step_over(&mut self) {
+    pub fn step_over(&mut self) {
         for gap in self.gaps.drain(..) {
             // These were the last writes of their records: nothing later stands for them.
             let last_writes = self.next[gap.writer].saturating_sub(self.ring);
@@ -163,7 +166,7 @@ impl Seen {
     }
 
     /// How many of the writers' writes it was not shown yet, when they have written so many each.
-    pub(super) fn behind(&self, written: &[u64]) -> u64 {
+    pub fn behind(&self, written: &[u64]) -> u64 {
         let each = written.iter().zip(&self.next);
         each.map(|(written, next)| written.saturating_sub(*next)).sum()
     }

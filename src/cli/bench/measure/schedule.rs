@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The warm-up, the measured span and its end, which may come early.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub struct Schedule {
     began: Instant,
     measured_from: Instant,
     until: Instant,
@@ -23,10 +23,10 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// As good as for ever: until it is stopped.
-    pub(super) const OPEN_ENDED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    pub const OPEN_ENDED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
     /// Begins now.
-    pub(super) fn begin(warmup: Duration, measured: Duration) -> Arc<Self> {
+    pub fn begin(warmup: Duration, measured: Duration) -> Arc<Self> {
         let began = Instant::now();
         let measured_from = began + warmup;
         Arc::new(Self {
@@ -39,32 +39,32 @@ impl Schedule {
     }
 
     /// Begins now, counts from now, and goes on until it is stopped.
-    pub(super) fn open_ended() -> Arc<Self> {
+    pub fn open_ended() -> Arc<Self> {
         Self::begin(Duration::ZERO, Self::OPEN_ENDED)
     }
 
     /// When it began.
-    pub(super) fn began(&self) -> Instant {
+    pub fn began(&self) -> Instant {
         self.began
     }
 
     /// From when on what is sent counts.
-    pub(super) fn measured_from(&self) -> Instant {
+    pub fn measured_from(&self) -> Instant {
         self.measured_from
     }
 
     /// Whether more is to be sent.
-    pub(super) fn goes_on(&self) -> bool {
+    pub fn goes_on(&self) -> bool {
         !self.stopped.load(Relaxed) && Instant::now() < self.until
     }
 
     /// Whether what was sent then counts.
-    pub(super) fn counts(&self, sent: Instant) -> bool {
+    pub fn counts(&self, sent: Instant) -> bool {
         sent >= self.measured_from
     }
 
     /// How long it has been measured until now.
-    pub(super) fn measured(&self) -> Duration {
+    pub fn measured(&self) -> Duration {
         self.measured_from.elapsed()
     }
 
@@ -75,13 +75,13 @@ impl Schedule {
     }
 
     /// Ends it early.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         self.stopped.store(true, Relaxed);
         self.token.cancel();
     }
 
     /// Waits for its end.
-    pub(super) async fn over(&self) {
+    pub async fn over(&self) {
         tokio::select! {
             () = self.token.cancelled() => {}
             () = tokio::time::sleep_until(self.until.into()) => {}
@@ -89,7 +89,7 @@ impl Schedule {
     }
 
     /// Waits until then, or for its end.
-    pub(super) async fn wait_until(&self, then: Instant) {
+    pub async fn wait_until(&self, then: Instant) {
         tokio::select! {
             () = self.over() => {}
             () = tokio::time::sleep_until(then.into()) => {}
@@ -97,7 +97,7 @@ impl Schedule {
     }
 
     /// Where it stands, for people.
-    pub(super) fn stands(&self) -> String {
+    pub fn stands(&self) -> String {
         let now = Instant::now();
         if now < self.measured_from {
             let left = (self.measured_from - now).as_secs() + 1;
@@ -113,27 +113,31 @@ impl Schedule {
 
 /// What a task has done so far, for those who watch it run. Written by the task alone.
 #[derive(Debug, Default)]
-pub(super) struct Live {
-    pub(super) done: AtomicU64,
-    pub(super) failed: AtomicU64,
+pub struct Live {
+    /// Operations.
+    pub done: AtomicU64,
+    /// Calls that failed.
+    pub failed: AtomicU64,
 }
 
 impl Live {
     /// One for each of so many tasks.
-    pub(super) fn of_tasks(count: usize) -> Vec<Arc<Self>> {
+    pub fn of_tasks(count: usize) -> Vec<Arc<Self>> {
         (0..count).map(|_| Arc::default()).collect()
     }
 
-    pub(super) fn done(&self, operations: u64) {
+    /// So many operations more.
+    pub fn done(&self, operations: u64) {
         self.done.fetch_add(operations, Relaxed);
     }
 
-    pub(super) fn failed(&self) {
+    /// One more has failed.
+    pub fn failed(&self) {
         self.failed.fetch_add(1, Relaxed);
     }
 
     /// Done and failed, of all together.
-    pub(super) fn of_all(live: &[Arc<Self>]) -> (u64, u64) {
+    pub fn of_all(live: &[Arc<Self>]) -> (u64, u64) {
         live.iter().fold((0, 0), |(done, failed), task| {
             (done + task.done.load(Relaxed), failed + task.failed.load(Relaxed))
         })
@@ -142,14 +146,14 @@ impl Live {
 
 /// The turns of a task that does so much in a second; without a rate it is always its turn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     interval: Option<Duration>,
     next: Instant,
 }
 
 impl Pace {
     /// For task `number` of `tasks`, which together take `per_second` turns, evenly spread.
-    pub(super) fn of_task(number: usize, tasks: usize, per_second: Option<u32>, begin: Instant) -> Self {
+    pub fn of_task(number: usize, tasks: usize, per_second: Option<u32>, begin: Instant) -> Self {
         let each = |per_second: u32| Duration::from_secs(1) / per_second;
         let factor = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Self {
@@ -159,7 +163,7 @@ impl Pace {
     }
 
     /// Waits for the next turn. Turns that were missed are not made up for.
-    pub(super) async fn turn(&mut self, schedule: &Schedule) {
+    pub async fn turn(&mut self, schedule: &Schedule) {
         let Some(interval) = self.interval else { return };
         schedule.wait_until(self.next).await;
         // Who is a little late keeps its turns.

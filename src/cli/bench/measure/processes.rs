@@ -2,34 +2,32 @@
 
 use std::{fs, time::Duration};
 
-use super::super::failure::Failure;
-
 /// What a tick of the kernel's accounting is, for programs, on every architecture that is still in use (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
 /// Processes on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Processes(Vec<u32>);
+pub struct Processes(Vec<u32>);
 
 /// What processes have used up to a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Used {
+pub struct Used {
     /// CPU time of all together, user and system.
-    pub(super) cpu: Duration,
+    pub cpu: Duration,
     /// Resident memory of each, in bytes, in the order in which they were named.
-    pub(super) resident_bytes: Vec<u64>,
+    pub resident_bytes: Vec<u64>,
 }
 
 impl Used {
     /// Resident memory of all together, in bytes.
-    pub(super) fn resident_bytes_together(&self) -> u64 {
+    pub fn resident_bytes_together(&self) -> u64 {
         self.resident_bytes.iter().sum()
     }
 }
 
 /// What the servers used while something was measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ServerUse {
+pub enum ServerUse {
     /// Nobody said which processes they are.
     NotAsked,
     /// It is not known: the run never came to be measured, or a process has ended.
@@ -43,20 +41,19 @@ impl Processes {
     ///
     /// # Errors
     /// One does not, or can't be looked at.
-    pub(super) fn new(ids: &[u32]) -> Result<Self, Failure> {
+    pub fn new(ids: &[u32]) -> Result<Self, String> {
         let processes = Self(ids.to_vec());
-        match processes.used() {
-            Ok(_) => Ok(processes),
-            Err(problem) => Err(Failure::Usage(format!("--server-pids: {problem}"))),
-        }
+        processes.used()?;
+        Ok(processes)
     }
 
-    pub(super) fn ids(&self) -> &[u32] {
+    /// Their ids, as they were named.
+    pub fn ids(&self) -> &[u32] {
         &self.0
     }
 
     /// Whether none were named.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -64,7 +61,7 @@ impl Processes {
     ///
     /// # Errors
     /// One has ended, or can't be looked at.
-    pub(super) fn used(&self) -> Result<Used, String> {
+    pub fn used(&self) -> Result<Used, String> {
         let mut used = Used {
             cpu: Duration::ZERO,
             resident_bytes: Vec::new(),
@@ -83,7 +80,7 @@ impl Processes {
     }
 
     /// What they used between an earlier look and now.
-    pub(super) fn used_since(&self, begin: Option<Result<Used, String>>) -> ServerUse {
+    pub fn used_since(&self, begin: Option<Result<Used, String>>) -> ServerUse {
         if self.is_empty() {
             return ServerUse::NotAsked;
         }
@@ -143,9 +140,8 @@ mod tests {
         let used = processes.used().expect("it runs");
         assert!(used.resident_bytes_together() > 0);
         // Larger than any id that Linux gives out.
-        let failure = Processes::new(&[u32::MAX]).expect_err("not there");
-        assert_eq!(failure.exit_code(), Failure::USAGE);
-        assert!(failure.line().contains("--server-pids: process 4294967295"));
+        let problem = Processes::new(&[u32::MAX]).expect_err("not there");
+        assert!(problem.contains("process 4294967295"), "{problem}");
     }
 
     #[test]
