@@ -178,8 +178,10 @@ fn orphans(sources: &BTreeMap<&str, Source>) -> Vec<String> {
                 | ["tests" | "examples" | "benches", _]
                 | ["tests" | "examples" | "benches", _, "main.rs"]
                 | ["tests", "faults", "faults.rs" | "simulation.rs"]
-                // A workspace of its own.
+                // Workspaces of their own.
                 | ["tests", "fuzz", "lib.rs" | "libfuzzer.rs"]
+                | ["benches", _, "src", "lib.rs" | "main.rs"]
+                | ["benches", _, "benches", _]
         )
     };
     let mut reached = BTreeSet::new();

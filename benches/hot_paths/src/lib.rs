@@ -1,0 +1,1 @@
+//! Nothing but `benches/hot_paths.rs`.
