@@ -37,7 +37,7 @@ const ENTRY_MAX_BYTES: usize = 5 << 19;
 const RENEWALS_PER_ENTRY: usize = 100_000;
 /// How long renewals wait for company when there are no commands.
 const COMPANY_WAIT: Duration = Duration::from_millis(20);
-/// How soon writes that wait for a quorum look again.
+/// How soon writes that wait for a quorum look again, and how soon a bare stamp follows an entry that was refused.
 const QUORUM_RETRY: Duration = Duration::from_millis(10);
 
 /// One term of this node's leadership.
@@ -65,6 +65,8 @@ pub(super) struct Proposer {
     writes: VecDeque<Write>,
     renewals: VecDeque<Renewals>,
     in_flight: FuturesUnordered<BoxFuture<'static, (Waiters, Result<Committed, ProposeError>)>>,
+    /// When an entry was last refused.
+    refused: Option<Instant>,
 }
 
 impl Proposer {
@@ -81,6 +83,7 @@ impl Proposer {
             writes: VecDeque::new(),
             renewals: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
+            refused: None,
         };
         (proposer, handle)
     }
@@ -101,6 +104,9 @@ impl Proposer {
                     self.renewals.push_back(renewals);
                 }
                 Some((waiters, result)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    if result.is_err() {
+                        self.refused = Some(Instant::now());
+                    }
                     answer(waiters, result);
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -243,7 +249,12 @@ impl Proposer {
         }
     }
 
+    /// Whether an entry should be closed though nothing waits. Raft may refuse entries at once while it still says that
+    /// this node leads: if a lease is due then, each refusal would be followed by the next try without a pause.
     fn bare_stamp_is_due(&self) -> bool {
+        if self.refused.is_some_and(|at| at.elapsed() < QUORUM_RETRY) {
+            return false;
+        }
         let now = self.clock.now();
         self.lead.as_ref().is_some_and(|lead| {
             lead.bare.is_due(
