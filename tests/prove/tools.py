@@ -256,9 +256,24 @@ class Run:
         file = self.folder / "pid"
         return int(poll("the child runs", lambda: file.exists() and file.read_text(), within_s))
 
+    def record(self, node):
+        """Its record; None if the registry has none."""
+        return listed(node, of(self.service))[1].get(("default", self.service, "r"))
+
+    def registered_again(self, node, held) -> float:
+        """Waits until it has another lease than that record's; returns how long that took."""
+        begun = time.monotonic()
+
+        def again():
+            record = self.record(node)
+            return record is not None and record.lease_id != held.lease_id
+
+        poll("it is registered again", again, RUN_TTL_S)
+        return time.monotonic() - begun
+
     def status(self, node) -> str:
         """What the registry says of it: a status, or `absent`."""
-        instance = listed(node, of(self.service))[1].get(("default", self.service, "r"))
+        instance = self.record(node)
         return "absent" if instance is None else pb.Instance.Status.Name(instance.status)
 
     def becomes(self, node, status: str, within_s: float = 10.0) -> float:
@@ -374,17 +389,9 @@ def run_lost_lease(world):
 
     def story(run, node):
         run.up(node)
-        name = ("default", run.service, "r")
-        held = listed(node, of(run.service))[1][name]
+        held = run.record(node)
         node.leases.RevokeLease(pb.RevokeLeaseRequest(lease_id=held.lease_id))
-        begun = time.monotonic()
-
-        def again():
-            instance = listed(node, of(run.service))[1].get(name)
-            return instance is not None and instance.lease_id != held.lease_id
-
-        poll("it is registered again", again, RUN_TTL_S)
-        took = time.monotonic() - begun
+        took = run.registered_again(node, held)
         run.becomes(node, "UP")
         run.say("stop")
         run.gone(node, 7)
@@ -399,23 +406,15 @@ def run_stopped(world):
 
     def story(run, node):
         run.up(node)
-        name = ("default", run.service, "r")
-        held = listed(node, of(run.service))[1][name]
+        held = run.record(node)
         run.process.signal(signal.SIGSTOP)
         try:
             went = run.becomes(node, "absent", 5.0)
             lost = listed(node, of(run.service))[0]
         finally:
             run.process.signal(signal.SIGCONT)
-        begun = time.monotonic()
-
-        def again():
-            instance = listed(node, of(run.service))[1].get(name)
-            return instance is not None and instance.lease_id != held.lease_id
-
-        poll("it is registered again", again, RUN_TTL_S)
-        took = time.monotonic() - begun
-        back = listed(node, of(run.service))[1][name]
+        took = run.registered_again(node, held)
+        back = run.record(node)
         require(back.create_revision > lost, f"created at {back.create_revision}, and it was gone at {lost}")
         run.becomes(node, "UP")
         run.say("stop")
