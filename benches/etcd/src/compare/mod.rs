@@ -15,6 +15,7 @@ use std::{
 use clap::Args;
 pub(crate) use cluster::KillAndRestartArgs;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     cluster::{Cluster, Kind},
@@ -66,9 +67,9 @@ impl CompareArgs {
         let ended = tokio::select! {
             ended = self.rounds(&mut results) => ended,
             // Who is being measured ends with what is dropped here.
-            interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+            interrupted = interrupted() => Err(match interrupted {
                 Ok(()) => Problem("interrupted: this is what there was until then".into()),
-                Err(error) => error.into(),
+                Err(problem) => problem,
             }),
         };
         println!("{}", table::table(&results));
@@ -184,6 +185,17 @@ impl CompareArgs {
         let line = serde_json::json!({ "row": id, "of": kind.name(), "result": result });
         writeln!(file.when(path.display())?, "{line}").when(path.display())
     }
+}
+
+/// Waits for Ctrl-C or one of its likes.
+async fn interrupted() -> Result<(), Problem> {
+    let (mut term, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = term.recv() => {}
+        _ = hup.recv() => {}
+    }
+    Ok(())
 }
 
 fn clear(folder: &Path) -> Result<(), Problem> {
