@@ -181,6 +181,11 @@ impl Disk {
         self.lock().fails = true;
     }
 
+    /// It does not, after all, unless it has by now.
+    pub(super) fn mend(&self) {
+        self.lock().fails = false;
+    }
+
     /// Returns when it has failed.
     pub(super) async fn wait_failed(&self) {
         loop {

@@ -114,7 +114,7 @@ impl Harm {
             Self::ClientCut => cut_client(world),
             Self::SlowDisk => slow_disk(world),
             Self::FrozenDisk => on_some(world, |world, at| (freeze(world, at), String::new())),
-            Self::FailedDisk => on_one_that_runs(world, |world, at| world.machines[at].disk.fail_next_sync())?,
+            Self::FailedDisk => on_one_that_runs(world, fail_disk)?,
             Self::ClockRate => {
                 let rate = world.rng.random_range(0.9..1.1);
                 set_rate(world, rate)
@@ -140,7 +140,10 @@ impl Harm {
                 let all = (0..world.machines.len()).collect();
                 (all, Undo::Once(number), format!("{of_a_million} of a million"))
             }
-            Self::Snapshot => on_one_that_runs(world, trigger_snapshot)?,
+            Self::Snapshot => on_one_that_runs(world, |world, at| {
+                trigger_snapshot(world, at);
+                Undo::Nothing
+            })?,
         })
     }
 }
@@ -154,6 +157,7 @@ pub(super) enum Undo {
     Hasten(Vec<Delayed>),
     Hurry(usize, u64),
     Thaw(usize, u64),
+    MendDisk(usize),
     Clock(usize, u64),
     Once(u64),
 }
@@ -169,6 +173,7 @@ impl Undo {
             Self::Hasten(delayed) => delayed.iter().for_each(|one| world.ways.hasten(&world.sim, one)),
             Self::Hurry(at, number) => world.machines[at].disk.hurry(number),
             Self::Thaw(at, number) => world.machines[at].disk.thaw(number),
+            Self::MendDisk(at) => world.machines[at].disk.mend(),
             Self::Clock(at, number) => world.machines[at].clock.unbend(world.now(), number),
             Self::Once(number) => world.counts.end_twice(number),
         }
@@ -208,11 +213,17 @@ fn on_some(world: &mut World, strike: impl FnOnce(&mut World, usize) -> (Undo, S
 }
 
 /// The same, where nothing is to be undone, and nothing is done to a node that is down.
-fn on_one_that_runs(world: &mut World, strike: impl FnOnce(&World, usize)) -> Option<Struck> {
+fn on_one_that_runs(world: &mut World, strike: impl FnOnce(&World, usize) -> Undo) -> Option<Struck> {
     let at = world.some_node();
     world.machines[at].running()?;
-    strike(world, at);
-    Some((vec![at], Undo::Nothing, String::new()))
+    let undo = strike(world, at);
+    Some((vec![at], undo, String::new()))
+}
+
+/// A node to which nothing comes does not notice before it writes again: when the fault is over, the disk is whole.
+fn fail_disk(world: &World, at: usize) -> Undo {
+    world.machines[at].disk.fail_next_sync();
+    Undo::MendDisk(at)
 }
 
 fn kill_some(world: &mut World, count: usize) -> Option<Struck> {

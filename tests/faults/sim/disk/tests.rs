@@ -43,8 +43,11 @@ async fn nothing_is_confirmed_after_a_failed_sync_until_it_is_opened_again() {
     let log = disk.open();
     append(&log, 1).await.unwrap().unwrap();
     disk.fail_next_sync();
-    append(&log, 2).await.unwrap().unwrap_err();
+    disk.mend();
+    append(&log, 2).await.unwrap().unwrap();
+    disk.fail_next_sync();
     append(&log, 3).await.unwrap().unwrap_err();
+    append(&log, 4).await.unwrap().unwrap_err();
     log.truncate_from(1).unwrap_err();
     disk.wait_failed().await;
     disk.crash();
