@@ -345,10 +345,13 @@ fn kill(pid: u32, signal: Signal) -> Result<(), Problem> {
     }
 }
 
-/// `pid (name) state …`: it has ended, and its parent has not asked for it yet.
+/// `pid (name) state …`: it has ended, and its parent has not asked for it yet. Its first thread may be gone before the
+/// others: until the last one is, its ports are not free.
 fn is_zombie(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+    let state = stat.rsplit_once(") ").map(|(_, fields)| fields.starts_with('Z'));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state == Some(true) && threads <= 1
 }
 
 /// Ports of the loopback that nobody listens on just now, below those that the kernel gives to outgoing connections: a
