@@ -1,13 +1,14 @@
 //! Compiles `proto/` with protox, so that no `protoc` is needed, and writes the descriptor set for reflection.
 //!
-//! Three passes: the API's messages and its client; the API's server, whose largest answers are sent as bytes that
-//! were encoded before (`wire::raw` holds those messages' twins); what nodes write and say to each other.
+//! Four passes: the API's messages and its client; the API's server, whose largest answers are sent as bytes that
+//! were encoded before (`wire::raw` holds those messages' twins); a client that leaves those bytes as they are; what
+//! nodes write and say to each other.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-/// Answers that hold records: the server sends their twins in `wire::raw`.
+/// Answers that hold records: the server sends their twins in `wire::raw`, and measurements read them as such.
 const TWINS: [&str; 5] = [
     "RegisterResponse",
     "UpdateResponse",
@@ -20,8 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let (served, written) = (out.join("served"), out.join("written"));
+    let (served, unread, written) = (out.join("served"), out.join("unread"), out.join("written"));
     fs::create_dir_all(&served)?;
+    fs::create_dir_all(&unread)?;
     fs::create_dir_all(&written)?;
 
     let public = protox::compile(["roster/v1/roster.proto"], ["proto"])?;
@@ -37,16 +39,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(public.clone())?;
 
-    let mut server = tonic_prost_build::configure()
-        .build_client(false)
-        .out_dir(served)
-        .extern_path(".google.rpc.Status", "::tonic_types::Status");
-    for twin in TWINS {
-        server = server.extern_path(format!(".roster.v1.{twin}"), format!("crate::wire::raw::{twin}"));
-    }
-    server
-        .extern_path(".roster.v1", "crate::wire::v1")
-        .compile_fds(public)?;
+    let with_twins = |builder: tonic_prost_build::Builder| {
+        let builder = builder.extern_path(".google.rpc.Status", "::tonic_types::Status");
+        let builder = TWINS.iter().fold(builder, |builder, twin| {
+            builder.extern_path(format!(".roster.v1.{twin}"), format!("crate::wire::raw::{twin}"))
+        });
+        builder.extern_path(".roster.v1", "crate::wire::v1")
+    };
+    with_twins(tonic_prost_build::configure().build_client(false).out_dir(served)).compile_fds(public.clone())?;
+    with_twins(tonic_prost_build::configure().build_server(false).out_dir(unread)).compile_fds(public)?;
 
     let internal = protox::compile(
         ["roster/internal/v1/log.proto", "roster/internal/v1/peer.proto"],

@@ -34,7 +34,7 @@ pub mod span;
 pub use decode::DecodeError;
 pub use error::{ErrorDetail, Reason, WriteOutcome};
 pub use field::{FieldErrors, Path, Violation};
-pub use generated::{internal, served, v1};
+pub use generated::{internal, served, unread, v1};
 
 #[allow(missing_docs, unreachable_pub, reason = "generated; documented in proto/")]
 #[allow(
@@ -52,6 +52,10 @@ mod generated {
     /// The API's server: its largest answers are the twins in [`super::raw`].
     pub mod served {
         include!(concat!(env!("OUT_DIR"), "/served/roster.v1.rs"));
+    }
+    /// The API's client for whoever does not look into the records: its largest answers are those twins, too.
+    pub mod unread {
+        include!(concat!(env!("OUT_DIR"), "/unread/roster.v1.rs"));
     }
     /// What nodes write and say to each other.
     pub mod internal {

@@ -1,4 +1,4 @@
-//! Twins of the answers that hold records, for the server: in a record's place stand its bytes.
+//! Twins of the answers that hold records, for the server and for measurements: in a record's place stand its bytes.
 //!
 //! A record is encoded once ([`super::instance::encoded`]) and then sent to every reader; a message of bytes has the
 //! same wire format as the message that was encoded into them. Whoever receives a twin reads it as the message of

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     model::limits::{BATCH_MAX, PAGE_MAX},
-    wire::v1::{
-        self, batch_register_request::Hold, read_options::Consistency as Read, registry_client::RegistryClient,
+    wire::{
+        unread::registry_client::RegistryClient,
+        v1::{self, batch_register_request::Hold, read_options::Consistency as Read},
     },
 };
 
@@ -32,6 +33,7 @@ enum Consistency {
 /// Lists the instances of a service
 ///
 /// Registers them first, under a lease that is revoked in the end. A list without all of them is an error (INCOMPLETE).
+/// The records are counted and not taken apart: what is measured is the nodes, and not this client.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::wire::{
     span::span_to_proto,
-    v1::{self, register_request::Hold, registry_client::RegistryClient},
+    unread::registry_client::RegistryClient,
+    v1::{self, register_request::Hold},
 };
 
 /// Registers new instances, each with a lease of its own

@@ -14,7 +14,8 @@ use crate::{
     model::limits::INSTANCES_PER_LEASE_MAX,
     wire::{
         span::span_to_proto,
-        v1::{self, leases_client::LeasesClient, registry_client::RegistryClient},
+        unread::registry_client::RegistryClient,
+        v1::{self, leases_client::LeasesClient},
     },
 };
 

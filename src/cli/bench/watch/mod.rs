@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::limits::{INSTANCES_PER_LEASE_MAX, WATCHES_PER_NODE_MAX, WATCHES_PER_STREAM_MAX},
-    wire::v1::registry_client::RegistryClient,
+    wire::unread::registry_client::RegistryClient,
 };
 
 /// Watches a service while writers change it

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
@@ -14,12 +15,18 @@ use crate::{
     client::code_name,
     wire::{
         error::ErrorDetail,
-        v1::{
-            self, change, registry_client::RegistryClient, watch_many_request::Request, watch_request::Start,
-            watch_response::Kind,
-        },
+        raw,
+        unread::registry_client::RegistryClient,
+        v1::{self, change, watch_many_request::Request, watch_request::Start, watch_response::Kind},
     },
 };
+
+/// What is read of a record: the field that holds a mark.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Marked {
+    #[prost(string, tag = "7")]
+    version: String,
+}
 
 /// One watch of the stream.
 #[derive(Debug)]
@@ -34,7 +41,7 @@ struct Watcher {
 pub(super) struct Watching {
     /// Kept open: closing it would only tell the node that no more watches come.
     _requests: mpsc::Sender<v1::WatchManyRequest>,
-    messages: Streaming<v1::WatchResponse>,
+    messages: Streaming<raw::WatchResponse>,
     watchers: Vec<Watcher>,
 }
 
@@ -150,7 +157,7 @@ impl Watching {
         self.total(tally, give_up.as_ref().map(|(written, _)| written.as_slice()))
     }
 
-    fn take(&mut self, message: &v1::WatchResponse, around: &Around, tally: &mut Tally) {
+    fn take(&mut self, message: &raw::WatchResponse, around: &Around, tally: &mut Tally) {
         // Progress of the whole stream has number 0, which is no watch's.
         let place = usize::try_from(message.watch_id - 1).ok();
         let Some(watcher) = place.and_then(|place| self.watchers.get_mut(place)) else {
@@ -171,8 +178,7 @@ impl Watching {
         let now_us = micros(now - around.epoch);
         let counts_from_us = micros(around.schedule.measured_from() - around.epoch);
         for change in &message.changes {
-            let instance = change.instance.as_ref().filter(|_| change.kind() == change::Kind::Put);
-            let Some(mark) = instance.and_then(|instance| Mark::read(&instance.version)) else {
+            let Some(mark) = mark_in(change) else {
                 tally.failed(Trouble::new("FOREIGN", "a change that no writer of this run made"));
                 continue;
             };
@@ -221,6 +227,13 @@ impl Watching {
     }
 }
 
+/// The mark of a record that was put by one of the run's writers.
+fn mark_in(change: &raw::Change) -> Option<Mark> {
+    let put = change.kind() == change::Kind::Put;
+    let record = put.then(|| Marked::decode(change.instance.clone()).ok()).flatten()?;
+    Mark::read(&record.version)
+}
+
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -229,7 +242,7 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Why a node has ended a watch.
-fn canceled(message: &v1::WatchResponse) -> Trouble {
+fn canceled(message: &raw::WatchResponse) -> Trouble {
     let status = message.status.clone().unwrap_or_default();
     match ErrorDetail::from_proto(&status) {
         Some(detail) => Trouble::new(detail.reason.name(), detail.message),

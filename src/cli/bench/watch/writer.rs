@@ -9,7 +9,10 @@ use super::super::{
     run::Maker,
     target::timed,
 };
-use crate::wire::v1::{self, register_request::Hold, registry_client::RegistryClient};
+use crate::wire::{
+    unread::registry_client::RegistryClient,
+    v1::{self, register_request::Hold},
+};
 
 /// One writer.
 #[derive(Debug)]
