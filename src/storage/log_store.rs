@@ -176,7 +176,7 @@ impl LogStore {
                     moves_start,
                     done,
                 };
-                self.owner.shared.enqueue(&mut inner, operation);
+                self.owner.shared.enqueue(inner, operation);
             }
             Err(refusal) => {
                 drop(inner);
@@ -199,7 +199,7 @@ impl LogStore {
                 inner.markers[marker.position()] = Some(bytes.clone());
                 self.owner
                     .shared
-                    .enqueue(&mut inner, Operation::Mark { marker, bytes, done });
+                    .enqueue(inner, Operation::Mark { marker, bytes, done });
             }
             (Some(refusal), Some(done)) => {
                 drop(inner);
@@ -228,7 +228,7 @@ impl LogStore {
         }
         let gone = inner.log.truncate_from(index);
         if !gone.is_empty() {
-            self.owner.shared.enqueue(&mut inner, Operation::Truncate(gone));
+            self.owner.shared.enqueue(inner, Operation::Truncate(gone));
         }
         Ok(())
     }
@@ -265,7 +265,7 @@ impl LogStore {
             marker: purged_marker,
             delete,
         };
-        self.owner.shared.enqueue(&mut inner, purge);
+        self.owner.shared.enqueue(inner, purge);
         Ok(())
     }
 
@@ -385,7 +385,9 @@ impl LogStore {
         };
         // The writer itself would wait for itself.
         while !on_writer && is_full(&inner) && inner.refusal().is_none() {
+            inner.room_wanted += 1;
             inner = shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.room_wanted -= 1;
         }
         inner
     }

@@ -137,6 +137,10 @@ pub(super) struct Inner {
     hurried: usize,
     sequence: u64,
     writing_since: Option<Instant>,
+    /// The writer has nothing to do until it is woken: a call of the system that others are spared.
+    writer_waits: bool,
+    /// Callers that wait for room.
+    pub(super) room_wanted: usize,
 }
 
 impl Inner {
@@ -159,6 +163,8 @@ impl Inner {
             hurried: 0,
             sequence: 0,
             writing_since: None,
+            writer_waits: false,
+            room_wanted: 0,
         }
     }
 
@@ -260,9 +266,12 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enqueue(&self, inner: &mut Inner, operation: Operation) {
+    pub(super) fn enqueue(&self, mut inner: MutexGuard<'_, Inner>, operation: Operation) {
         inner.enqueue(operation);
-        if inner.is_due() {
+        let wake = inner.is_due() && std::mem::take(&mut inner.writer_waits);
+        // Or the writer would wake up only to wait for the lock.
+        drop(inner);
+        if wake {
             self.work.notify_one();
         }
     }
@@ -311,19 +320,23 @@ impl Shared {
 
     /// Writes one batch; false when there will be no more.
     fn write_next(&self, database: &Database) -> bool {
-        let (batch, last) = {
+        let (batch, last, wanted) = {
             let mut inner = self.lock();
             while !inner.is_due() && inner.failed.is_none() {
+                inner.writer_waits = true;
                 inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
+            inner.writer_waits = false;
             if inner.failed.is_some() {
                 return false;
             }
             let batch = inner.take_batch();
             inner.writing_since = Some(oldest_hurried(batch.iter()).unwrap_or_else(Instant::now));
-            (batch, inner.closing && inner.queue.is_empty())
+            (batch, inner.closing && inner.queue.is_empty(), inner.room_wanted > 0)
         };
-        self.room.notify_all();
+        if wanted {
+            self.room.notify_all();
+        }
         let Some(newest) = batch.last().map(|waiting| waiting.sequence) else {
             self.lock().writing_since = None;
             return !last;
