@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 
 use super::types::Record;
 
-/// Records kept.
-const RECORDS_MAX: usize = 16_384;
+/// Records kept: those on their way, and some for a follower that is a little behind. What is older is read from the
+/// store's tail, which holds its bytes: decoded it takes several times as much memory.
+const RECORDS_MAX: usize = 4_096;
 /// Their encoded size.
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = 2 << 20;
 
 /// A gapless stretch at the end of the log.
 #[derive(Debug, Default)]
