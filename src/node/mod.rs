@@ -393,8 +393,8 @@ impl Node {
 
     /// The leader that it believes in.
     #[must_use]
-    pub fn leader(&self) -> Option<Member> {
-        self.0.route.leader_id().and_then(|id| self.0.raft.member(id))
+    pub fn leader(&self) -> Option<Arc<Member>> {
+        self.0.route.leading()
     }
 
     /// A position in this cluster's history.

@@ -3,13 +3,13 @@
 //! A call is handed to the leader wherever it is: to this node's own proposer, or over the forward stream to the
 //! node that leads. Only what was certainly not applied is tried again, until the caller's patience ends.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
 use super::{NodeError, waiting::Failure};
 use crate::{
-    model::{LogIndex, NodeId, Revision, Term},
+    model::{LogIndex, Member, NodeId, Revision, Term},
     peer::{PeerError, Peers},
     raft::{Leadership, Raft},
     registry::{Command, Renewal, Reply},
@@ -42,7 +42,7 @@ const FORWARD_GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Route {
     node_id: NodeId,
     raft: Raft,
-    peers: std::sync::Arc<Peers>,
+    peers: Arc<Peers>,
     proposer: ProposerHandle,
     leadership: watch::Receiver<Leadership>,
 }
@@ -56,7 +56,7 @@ enum Leader {
 }
 
 impl Route {
-    pub(super) fn new(node_id: NodeId, raft: Raft, peers: std::sync::Arc<Peers>, proposer: ProposerHandle) -> Self {
+    pub(super) fn new(node_id: NodeId, raft: Raft, peers: Arc<Peers>, proposer: ProposerHandle) -> Self {
         Self {
             node_id,
             leadership: raft.leadership(),
@@ -78,6 +78,11 @@ impl Route {
     /// The leader's id, if one is known.
     pub(super) fn leader_id(&self) -> Option<NodeId> {
         self.leadership.borrow().leader
+    }
+
+    /// The leader, if one is known and the configuration has it.
+    pub(super) fn leading(&self) -> Option<Arc<Member>> {
+        self.leadership.borrow().leading.clone()
     }
 
     /// The term that this node believes in.
@@ -239,8 +244,8 @@ impl Route {
 
     /// The caller's error for a failure that is not tried again.
     pub(super) fn explain(&self, failure: Failure) -> NodeError {
-        let leader = self.leader_id();
-        let leader_name = leader.and_then(|id| self.raft.member(id)).map(|member| member.name);
+        let (leader, leading) = (self.leader_id(), self.leading());
+        let leader_name = leading.map(|member| member.name.clone());
         match failure {
             Failure::NotLeader(_) if leader.is_none() => NodeError::NoLeader,
             Failure::NotLeader(_) | Failure::NoQuorum => NodeError::NoQuorum { leader: leader_name },

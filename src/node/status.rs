@@ -1,6 +1,6 @@
 //! What a node says of itself: its status, and the hash of its state.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ pub struct NodeStatus {
     /// What it does in its term.
     pub role: Role,
     /// The leader that it believes in.
-    pub leader: Option<Member>,
+    pub leader: Option<Arc<Member>>,
     /// The last entry of its log.
     pub log_index: LogIndex,
     /// The last entry that its state machine applied.

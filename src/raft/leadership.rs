@@ -1,5 +1,7 @@
 //! Who leads in which term, as one value to wait on.
 
+use std::sync::Arc;
+
 use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::watch;
 
@@ -19,6 +21,8 @@ pub struct Leadership {
     pub term: Term,
     /// Who leads in that term; `None` = nobody that it knows of.
     pub leader: Option<NodeId>,
+    /// That node, as the configuration has it. Here, for every answer names it.
+    pub leading: Option<Arc<Member>>,
     /// There while this node leads and has applied its term's own first record: only then may anything be stamped.
     pub lead: Option<Lead>,
 }
@@ -36,11 +40,11 @@ pub struct Lead {
 /// nobody leads.
 pub(super) async fn follow(
     core: Core,
-    progress: std::sync::Arc<Progress>,
+    progress: Arc<Progress>,
     peers: std::sync::Arc<Peers>,
     leadership: watch::Sender<Leadership>,
     fatal: watch::Sender<Option<String>>,
-    (heard, timings): (std::sync::Arc<Heard>, Timings),
+    (heard, timings): (Arc<Heard>, Timings),
 ) {
     // openraft goes on naming a leader that fell silent until another one is elected. Whoever waits for a leader, or
     // would send it something, must not take the dead one for alive.
@@ -82,6 +86,7 @@ pub(super) async fn follow(
     }
     leadership.send_modify(|leadership| {
         leadership.leader = None;
+        leadership.leading = None;
         leadership.lead = None;
     });
 }
@@ -101,15 +106,19 @@ fn look(
         let own = opened.borrow().filter(|(opened, _)| leads && *opened == term);
         // Plant: a leader of a later term never begins to propose.
         planted!("later-leader-proposes-nothing", let own = own.filter(|(term, _)| term.0 < 3));
+        let configured = codec::members_of(metrics.membership_config.membership());
+        let leader = metrics
+            .current_leader
+            .map(NodeId)
+            .filter(|leader| leads || alive(term, *leader));
+        let leading = configured.iter().find(|member| Some(member.node_id) == leader);
         let now = Leadership {
             term,
-            leader: metrics
-                .current_leader
-                .map(NodeId)
-                .filter(|leader| leads || alive(term, *leader)),
+            leader,
+            leading: leading.cloned().map(Arc::new),
             lead: own.map(|(term, base)| Lead { term, base }),
         };
-        (now, codec::members_of(metrics.membership_config.membership()))
+        (now, configured)
     };
     leadership.send_if_modified(|known| {
         let modified = *known != now;

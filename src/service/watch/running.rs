@@ -350,7 +350,7 @@ fn shutting_down() -> End {
 
 /// The node's view is older than the watch may be: whoever leads, this node hears no quorum.
 fn no_quorum(node: &Node) -> Box<ErrorDetail> {
-    let leader = node.leader().map(|leader| leader.name);
+    let leader = node.leader().map(|leader| leader.name.clone());
     Box::new(detail(NodeError::NoQuorum { leader }, CallKind::Read))
 }
 
