@@ -25,8 +25,8 @@ use crate::{model::LogIndex, watch::Hub};
 
 /// Reads that wait, of all clients.
 const WAITING_MAX: usize = 65_536;
-/// Rounds under way: a later read need not wait for the slowest round.
-const IN_FLIGHT_MAX: usize = 4;
+/// Rounds under way: one, and one for the reads that came too late for it. More would only be shared by fewer reads.
+const IN_FLIGHT_MAX: usize = 2;
 /// One request's time; a round that failed is asked again while its reads have time.
 const ROUND_MAX: Duration = Duration::from_millis(1_000);
 /// How often the node asks of its own accord, so that it knows its age.

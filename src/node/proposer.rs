@@ -2,9 +2,9 @@
 //!
 //! It drains the waiting renewals first, then the commands, stamps the entry with the lease clock *after* the last
 //! of them was drained, and proposes it for its own term; a few entries are in flight at once, so that what arrives
-//! meanwhile shares the next one. Renewals alone wait a little for company. Nothing is proposed after its caller's
-//! deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are answered as
-//! not applied when their time is up.
+//! meanwhile shares the next one. Renewals alone wait a little for company, unless they are many. Nothing is proposed
+//! after its caller's deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are
+//! answered as not applied when their time is up.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Clock,
-    waiting::{Failure, ProposerHandle, Queues, RENEWALS_MAX, Renewals, WRITES_MAX, Write},
+    waiting::{Failure, ProposerHandle, Queues, RENEWALS_MAX, Renewals, WRITES_MAX, Write, are_company},
 };
 use crate::{
     lease_clock::{BareStamp, LeaseClock},
@@ -27,8 +27,9 @@ use crate::{
     registry::{Command, Entry, Renewal},
 };
 
-/// Entries proposed and not yet answered.
-const IN_FLIGHT_MAX: usize = 8;
+/// Entries proposed and not yet answered: one on its way, and one that need not wait for it. More would only be smaller
+/// each, and what an entry costs hardly depends on what is in it.
+const IN_FLIGHT_MAX: usize = 2;
 /// Commands in one entry.
 const COMMANDS_PER_ENTRY: usize = 4_096;
 /// Their size.
@@ -222,10 +223,14 @@ impl Proposer {
         );
     }
 
-    /// Whether an entry should be closed for what waits: at once for commands; renewals alone wait for company.
+    /// Whether an entry should be closed for what waits: at once for commands; renewals alone wait for company. Many
+    /// are company enough for each other, but while an entry is on its way there is time for more to come.
     fn company_is_complete(&self, now: Instant) -> bool {
         let waited = |renewals: &Renewals| now.saturating_duration_since(renewals.since) >= COMPANY_WAIT;
-        !self.writes.is_empty() || self.renewals.front().is_some_and(waited)
+        let lists = || self.renewals.iter().map(|renewals| renewals.ids.as_slice());
+        !self.writes.is_empty()
+            || self.renewals.front().is_some_and(waited)
+            || (self.in_flight.is_empty() && are_company(lists()))
     }
 
     /// The monotonic time now, and that of the last quorum acknowledgement on the same scale. `now` is read first:

@@ -13,7 +13,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, route::Route, waiting::Failure};
+use super::{
+    NodeError,
+    route::Route,
+    waiting::{Failure, are_company},
+};
 use crate::{
     model::{LeaseId, Revision},
     registry::Renewal,
@@ -23,6 +27,8 @@ use crate::{
 const WAITING_MAX: usize = 65_536;
 /// Merged lists under way.
 const IN_FLIGHT_MAX: usize = 4;
+/// Of these so many may be short. What comes then is merged until it is worth a list, or one is back.
+const SHORT_IN_FLIGHT_MAX: usize = 2;
 /// Ids in one merged list.
 const MERGED_MAX: usize = 100_000;
 /// After a failure, how soon to try again when no leadership change tells.
@@ -112,8 +118,16 @@ impl Renewals {
         }
     }
 
+    /// Whether a list is due: at once, while few are under way; else when enough waits for it.
+    fn may_send(&self) -> bool {
+        let under_way = self.in_flight.len();
+        let lists = || self.waiting.iter().map(|waiting| waiting.ids.as_slice());
+        !self.waiting.is_empty()
+            && (under_way < SHORT_IN_FLIGHT_MAX || (under_way < IN_FLIGHT_MAX && are_company(lists())))
+    }
+
     fn send_merged(&mut self) {
-        while self.in_flight.len() < IN_FLIGHT_MAX && !self.waiting.is_empty() {
+        while self.may_send() {
             let (mut clients, mut ids) = (Vec::new(), Vec::new());
             while let Some(next) = self
                 .waiting

@@ -23,6 +23,18 @@ const WRITES_MAX_BYTES: usize = 32 << 20;
 /// Batches of renewals that wait likewise.
 pub(super) const RENEWALS_MAX: usize = 4_096;
 
+/// So many renewals are company enough: they wait for no others.
+const COMPANY: usize = 256;
+
+/// Whether the renewals of these lists are company enough for each other. Looks at no more lists than it takes.
+pub(super) fn are_company<'a>(lists: impl IntoIterator<Item = &'a [LeaseId]>) -> bool {
+    let mut renewals = 0;
+    lists.into_iter().any(|ids| {
+        renewals += ids.len();
+        renewals >= COMPANY
+    })
+}
+
 /// Why a write or a renewal has no result from the proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -185,6 +197,19 @@ fn send<T>(queue: &mpsc::Sender<T>, item: T) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_renewals_are_company_however_they_are_spread() {
+        let list = |count: u64| (1..=count).map(LeaseId).collect::<Vec<_>>();
+        let (one, most, all) = (list(1), list(COMPANY as u64 - 1), list(COMPANY as u64));
+        let are = |lists: &[&Vec<LeaseId>]| are_company(lists.iter().map(|ids| ids.as_slice()));
+        assert!(!are(&[]));
+        assert!(!are(&[&most]));
+        assert!(are(&[&all]));
+        assert!(are(&[&most, &one]));
+        assert!(are(&vec![&one; COMPANY]));
+        assert!(!are(&vec![&one; COMPANY - 1]));
+    }
 
     #[test]
     fn what_waits_has_a_limit_in_bytes_and_one_large_command_always_fits() {
