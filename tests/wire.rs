@@ -392,6 +392,26 @@ proptest! {
         prop_assert_eq!(log::command_from_proto(log::command_to_proto(&command)).unwrap(), command);
     }
 
+    /// What is written without a message has the bytes that the message has.
+    #[test]
+    fn a_command_written_at_once_is_its_message(command in command()) {
+        let bytes = log::command_to_bytes(&command);
+        prop_assert_eq!(&bytes, &log::command_to_proto(&command).encode_to_vec());
+        prop_assert_eq!(log::command_from_bytes(&bytes).unwrap(), command);
+    }
+
+    #[test]
+    fn an_entrys_record_written_at_once_is_its_message(entry in entry(), term: u64, index: u64) {
+        let commands: Vec<_> = entry.commands.iter().map(log::command_to_bytes).collect();
+        let record = log::LogRecord {
+            term: Term(term),
+            leader_id: NodeId(0),
+            index: LogIndex(index),
+            payload: log::LogPayload::Entry(entry.clone()),
+        };
+        prop_assert_eq!(log::entry_record(Term(term), LogIndex(index), &entry, &commands), log::encode_record(&record));
+    }
+
     #[test]
     fn a_snapshots_body_is_read_back(items in collection::vec(snapshot_item(), 0..6), encode_first: bool) {
         let mut body = Vec::new();
@@ -522,6 +542,26 @@ proptest! {
         let twin = raw::WatchResponse::decode(message.encode_to_vec().as_slice()).unwrap();
         prop_assert_eq!(twin.encode_to_vec(), message.encode_to_vec());
         for record in &records {
+            let put = |revision| v1::Change {
+                kind: v1::change::Kind::Put.into(),
+                instance: Some(instance::instance_to_proto(record)),
+                revision,
+                ..Default::default()
+            };
+            let own = record.mod_revision.as_i64();
+            prop_assert_eq!(instance::encoded_put(record), put(own).encode_to_vec());
+            prop_assert_eq!(instance::encoded_put_at(record, Revision(7)), put(7).encode_to_vec());
+            let reason = v1::change::Reason::Expired;
+            let removal = v1::Change {
+                kind: v1::change::Kind::Remove.into(),
+                removed: Some(instance::key_to_proto(record.key())),
+                reason: reason.into(),
+                revision: 7,
+                ..Default::default()
+            };
+            prop_assert_eq!(instance::encoded_removal(record.key(), reason, Revision(7)), removal.encode_to_vec());
+        }
+        for record in &records {
             let instance = Some(instance::instance_to_proto(record));
             let renew_after = Some(prost_types::Duration { seconds: 5, nanos: 0 });
             let put = v1::RegisterResponse { header: header.clone(), instance: instance.clone(), outcome: 2, renew_after };
@@ -547,7 +587,7 @@ fn decode_all(bytes: &[u8]) {
     }
     let _any_answer = log::decode_record(bytes);
     read(bytes, log::entry_from_proto);
-    read(bytes, log::command_from_proto);
+    let _any_answer = log::command_from_bytes(bytes);
     read(bytes, snapshot::item_from_proto);
     read(bytes, reply::reply_from_proto);
     read(bytes, |replies: internal::RenewalReplies| {

@@ -100,7 +100,8 @@ pub struct Instance {
     pub registered_at_ms: u64,
     /// Likewise, of the last change.
     pub updated_at_ms: u64,
-    /// Its protobuf form, made once by `wire` and then sent to every reader. No part of its identity.
+    /// Its protobuf form within that of the change that put it, made once by `wire` and then sent to every reader and
+    /// watcher. No part of its identity.
     pub encoded: OnceLock<Bytes>,
 }
 

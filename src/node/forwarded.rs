@@ -45,11 +45,10 @@ impl Node {
             Request::Command(forwarded) => {
                 let propose_by = propose_by(forwarded.timeout_ms);
                 // Our own nodes send only commands that decode; anything else is not ours to apply.
-                let command = forwarded
-                    .command
-                    .and_then(|command| log::command_from_proto(command).ok());
-                let command = command.ok_or(Failure::NotLeader(None))?;
-                let (index, answer) = self.0.proposer.write(command, Some(term), propose_by).await?;
+                let encoded = forwarded.command;
+                let command = log::command_from_bytes(&encoded).map_err(|_| Failure::NotLeader(None))?;
+                let written = self.0.proposer.write(command, encoded, Some(term), propose_by);
+                let (index, answer) = written.await?;
                 Ok(Response::Command(reply::reply_to_proto(index, &answer)))
             }
             Request::Renewals(forwarded) => {

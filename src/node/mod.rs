@@ -11,7 +11,6 @@
 mod barrier;
 pub mod bootstrap;
 mod clock;
-mod command_size;
 mod error;
 mod forwarded;
 mod pins;

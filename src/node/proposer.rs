@@ -23,7 +23,7 @@ use super::{
 use crate::{
     lease_clock::{BareStamp, LeaseClock},
     model::{LeaseId, NodeId, Term},
-    raft::{Committed, Leadership, ProposeError, Raft},
+    raft::{Committed, Leadership, Proposal, ProposeError, Raft},
     registry::{Command, Entry, Renewal},
 };
 
@@ -284,13 +284,14 @@ impl Proposer {
         ids.sort_unstable();
         ids.dedup();
 
-        let (mut commands, mut writes, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut commands, mut encoded, mut writes, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         while commands.len() < COMMANDS_PER_ENTRY
             && let Some(mut next) = self
                 .writes
-                .pop_front_if(|next| bytes == 0 || bytes + next.bytes <= ENTRY_MAX_BYTES)
+                .pop_front_if(|next| bytes == 0 || bytes + next.encoded.len() <= ENTRY_MAX_BYTES)
         {
-            bytes += next.bytes;
+            bytes += next.encoded.len();
+            encoded.push(std::mem::take(&mut next.encoded));
             commands.push(std::mem::replace(
                 &mut next.command,
                 Command::RevokeLease { lease_id: LeaseId(0) },
@@ -308,7 +309,7 @@ impl Proposer {
             renewals: ids.clone(),
             commands,
         };
-        let proposal = self.raft.propose(lead.term, entry);
+        let proposal = self.raft.propose(lead.term, Proposal::encoded(entry, encoded));
         let waiters = Waiters { writes, renewals, ids };
         self.in_flight.push(Box::pin(async move { (waiters, proposal.await) }));
     }

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
 use super::{NodeError, waiting::Failure};
@@ -125,8 +126,11 @@ impl Route {
         let start = Instant::now();
         let deadline = deadline.min(start + CALL_MAX);
         let give_up = deadline.min(start + UNAVAILABLE_AFTER);
+        let encoded = log::command_to_bytes(&command);
+        let mut command = Some(command);
         loop {
-            let attempt = tokio::time::timeout_at(deadline, self.write_once(command.clone(), give_up)).await;
+            let attempt = self.write_once(&mut command, &encoded, give_up);
+            let attempt = tokio::time::timeout_at(deadline, attempt).await;
             let failure = match attempt {
                 Ok(Ok(written)) => return Ok(written),
                 Ok(Err(failure)) => failure,
@@ -158,13 +162,24 @@ impl Route {
         }
     }
 
-    async fn write_once(&self, command: Command, propose_by: Instant) -> Result<(LogIndex, Reply), Failure> {
+    /// `command` is taken by the first attempt that needs it; a later one reads it again.
+    async fn write_once(
+        &self,
+        command: &mut Option<Command>,
+        encoded: &Bytes,
+        propose_by: Instant,
+    ) -> Result<(LogIndex, Reply), Failure> {
         match self.leader() {
-            Leader::Here(_) => self.proposer.write(command, None, propose_by).await,
+            Leader::Here(_) => {
+                let command = command.take();
+                let command =
+                    command.unwrap_or_else(|| log::command_from_bytes(encoded).expect("what was written is read back"));
+                self.proposer.write(command, encoded.clone(), None, propose_by).await
+            }
             Leader::There(leader, term) => {
                 let left = propose_by.saturating_duration_since(Instant::now());
                 let request = Request::Command(ForwardCommand {
-                    command: Some(log::command_to_proto(&command)),
+                    command: encoded.clone(),
                     timeout_ms: millis(left),
                 });
                 match self.forward(leader, term, request, left).await? {

@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::command_size::command_bytes;
 use crate::{
     model::{LeaseId, LogIndex, NodeId, Revision, Term},
     registry::{Command, Renewal, Reply},
@@ -57,7 +57,8 @@ pub(super) struct Write {
     pub(super) command: Command,
     pub(super) term: Option<Term>,
     pub(super) propose_by: Instant,
-    pub(super) bytes: usize,
+    /// The same, as the log will have it.
+    pub(super) encoded: Bytes,
     pub(super) reply: oneshot::Sender<Result<(LogIndex, Reply), Failure>>,
     _share: Share,
 }
@@ -132,21 +133,22 @@ impl ProposerHandle {
         (handle, queues)
     }
 
-    /// Proposes a command if this node leads (that term) before `propose_by`, and waits until it is applied.
+    /// Proposes a command if this node leads (that term) before `propose_by`, and waits until it is applied. `encoded`
+    /// is the same command.
     pub(super) async fn write(
         &self,
         command: Command,
+        encoded: Bytes,
         term: Option<Term>,
         propose_by: Instant,
     ) -> Result<(LogIndex, Reply), Failure> {
         let (reply, answer) = oneshot::channel();
-        let bytes = command_bytes(&command);
-        let share = Share::take(&self.waiting_bytes, bytes)?;
+        let share = Share::take(&self.waiting_bytes, encoded.len())?;
         let write = Write {
             command,
             term,
             propose_by,
-            bytes,
+            encoded,
             reply,
             _share: share,
         };

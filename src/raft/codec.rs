@@ -17,7 +17,7 @@ use super::types::{
     LogEntry, LogId, Membership, NodeAddress, Payload, Record, SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id,
 };
 use crate::{
-    model::{Member, NodeId, NodeName},
+    model::{LogIndex, Member, NodeId, NodeName, Term},
     registry::Entry,
     wire::{DecodeError, internal, log},
 };
@@ -221,7 +221,10 @@ pub(super) fn record_to_bytes(record: &Record) -> Bytes {
     };
     match &record.payload {
         EntryPayload::Blank => encode(Sent::Blank(internal::Blank {})),
-        EntryPayload::Normal(entry) => entry.record(|entry: &Entry| encode(Sent::Entry(log::entry_to_proto(entry)))),
+        EntryPayload::Normal(entry) => entry.record(|entry: &Entry, commands: &[Bytes]| {
+            let term = Term(record.log_id.committed_leader_id().term);
+            log::entry_record(term, LogIndex(record.log_id.index()), entry, commands)
+        }),
         EntryPayload::Membership(membership) => encode(Sent::Membership(membership_to_proto(membership))),
     }
 }
@@ -364,7 +367,7 @@ mod tests {
         vec![
             Record::new(log_id(1, 3), EntryPayload::Blank),
             Record::new(log_id(1, 4), EntryPayload::Membership(joint())),
-            Record::new(log_id(2, 5), EntryPayload::Normal(LogEntry::new(entry))),
+            Record::new(log_id(2, 5), EntryPayload::Normal(LogEntry::new(entry.into()))),
         ]
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use openraft::{
     Instant as _, ReadPolicy,
@@ -43,6 +44,7 @@ use crate::{
     registry::{Applied, Entry, State},
     storage::{LogStorage, SnapshotStore},
     watch::Hub,
+    wire::log,
 };
 
 /// How often what is known of the peers' logs is stored.
@@ -74,6 +76,30 @@ pub(super) struct Inner {
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+}
+
+/// An entry that is to be proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    pub(super) entry: Entry,
+    /// Its commands, as the log will have them.
+    pub(super) commands: Vec<Bytes>,
+}
+
+impl Proposal {
+    /// An entry, and the bytes of its commands, one for each, which were made where there was time for it.
+    #[must_use]
+    pub fn encoded(entry: Entry, commands: Vec<Bytes>) -> Self {
+        debug_assert_eq!(entry.commands.len(), commands.len(), "each command has its bytes");
+        Self { entry, commands }
+    }
+}
+
+impl From<Entry> for Proposal {
+    fn from(entry: Entry) -> Self {
+        let commands = entry.commands.iter().map(log::command_to_bytes).collect();
+        Self { entry, commands }
+    }
 }
 
 /// What became of a proposal.
@@ -194,18 +220,19 @@ impl Raft {
 
     /// Proposes an entry for one term of this node's leadership. It is appended in the order of the calls, not of the
     /// polls; dropping the future gives up the answer, not the entry.
-    pub fn propose(
+    pub fn propose<P: Into<Proposal>>(
         &self,
         term: Term,
-        entry: Entry,
-    ) -> impl Future<Output = Result<Committed, ProposeError>> + Send + use<> {
+        proposal: P,
+    ) -> impl Future<Output = Result<Committed, ProposeError>> + Send + use<P> {
+        let proposal = proposal.into();
         // Plant: watchers are given what was only proposed.
-        planted!("uncommitted-change-delivered" => { self.publish_rashly(&entry); });
+        planted!("uncommitted-change-delivered" => { self.publish_rashly(&proposal.entry); });
         let (reply, replied) = Reply::new();
         let write = self
             .0
             .core
-            .write(LogEntry::new(entry))
+            .write(LogEntry::new(proposal))
             .with_leader(CommittedLeader::new(term.0))
             .responder(reply);
         // Handing it over takes one poll, unless the core's queue is full; then, too, nothing was handed over. tokio's

@@ -40,7 +40,7 @@ mod tuning;
 mod types;
 
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError};
-pub use handle::{Committed, Raft};
+pub use handle::{Committed, Proposal, Raft};
 pub use leadership::{Lead, Leadership};
 pub use options::RaftOptions;
 pub use status::{MemberProgress, RaftStatus, Role};

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use openraft::{
 };
 use tokio::sync::oneshot;
 
-use super::snapshot::SnapshotData;
+use super::{handle::Proposal, snapshot::SnapshotData};
 use crate::registry::{Applied, Entry};
 
 /// One leader per term, so that the term alone names a leadership; applied entries answer with what they brought
@@ -82,15 +82,19 @@ pub(crate) struct LogEntry(Arc<Shared>);
 
 struct Shared {
     entry: Entry,
+    /// Its commands encoded, until the record is.
+    commands: Mutex<Vec<Bytes>>,
     /// The encoded record that holds the entry, from the moment at which its place in the log is known.
     record: OnceLock<Bytes>,
 }
 
 impl LogEntry {
     /// An entry that is to be proposed.
-    pub(super) fn new(entry: Entry) -> Self {
+    pub(super) fn new(proposal: Proposal) -> Self {
+        let Proposal { entry, commands } = proposal;
         Self(Arc::new(Shared {
             entry,
+            commands: Mutex::new(commands),
             record: OnceLock::new(),
         }))
     }
@@ -99,6 +103,7 @@ impl LogEntry {
     pub(super) fn recorded(entry: Entry, record: Bytes) -> Self {
         Self(Arc::new(Shared {
             entry,
+            commands: Mutex::default(),
             record: OnceLock::from(record),
         }))
     }
@@ -107,10 +112,14 @@ impl LogEntry {
         &self.0.entry
     }
 
-    /// The encoded record; made by `encode` when there is none yet. An entry has one place in the log only, so the
-    /// bytes never differ.
-    pub(super) fn record(&self, encode: impl FnOnce(&Entry) -> Bytes) -> Bytes {
-        self.0.record.get_or_init(|| encode(&self.0.entry)).clone()
+    /// The encoded record; made by `encode`, of the entry and its encoded commands, when there is none yet. An entry has
+    /// one place in the log only, so the bytes never differ.
+    pub(super) fn record(&self, encode: impl FnOnce(&Entry, &[Bytes]) -> Bytes) -> Bytes {
+        let encode = || {
+            let mut commands = self.0.commands.lock().unwrap_or_else(PoisonError::into_inner);
+            encode(&self.0.entry, &std::mem::take(&mut *commands))
+        };
+        self.0.record.get_or_init(encode).clone()
     }
 
     /// How many bytes it takes in the log; 0 while it has no place there.

@@ -17,6 +17,7 @@ use super::{
     field::{Fields, Path},
     span::{instant_from_proto, instant_to_proto, span_to_proto},
     v1,
+    writer::{change_bytes, put_bytes, put_record, removal_bytes},
 };
 use crate::model::{
     Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, Namespace, Port, Revision, ServiceName,
@@ -92,23 +93,37 @@ pub fn instance_to_proto(instance: &Instance) -> v1::Instance {
     }
 }
 
-/// A whole record's bytes, encoded at the first asking and kept with it for every later reader.
+/// The bytes of the `roster.v1.Change` that puts a record, encoded at the first asking and kept with it for every later
+/// watcher.
+#[must_use]
+pub fn encoded_put(instance: &Instance) -> Bytes {
+    instance.encoded.get_or_init(|| put_bytes(instance)).clone()
+}
+
+/// The bytes of a change that puts a record at another revision than its own.
+#[must_use]
+pub fn encoded_put_at(instance: &Instance, revision: Revision) -> Bytes {
+    change_bytes(&encoded(instance), revision)
+}
+
+/// The bytes of the change that removes a record.
+#[must_use]
+pub fn encoded_removal(key: &InstanceKey, reason: v1::change::Reason, revision: Revision) -> Bytes {
+    removal_bytes(key, reason, revision)
+}
+
+/// A whole record's bytes, likewise: they are a part of those.
 #[must_use]
 pub fn encoded(instance: &Instance) -> Bytes {
-    instance.encoded.get_or_init(|| encoded_anew(instance)).clone()
+    put_record(instance.encoded.get_or_init(|| put_bytes(instance)))
 }
 
 /// A whole record's bytes: those kept with it, or fresh ones that are not kept.
 pub(crate) fn encoded_once(instance: &Instance) -> Bytes {
-    instance
-        .encoded
-        .get()
-        .cloned()
-        .unwrap_or_else(|| encoded_anew(instance))
-}
-
-fn encoded_anew(instance: &Instance) -> Bytes {
-    instance_to_proto(instance).encode_to_vec().into()
+    match instance.encoded.get() {
+        Some(put) => put_record(put),
+        None => put_record(&put_bytes(instance)),
+    }
 }
 
 /// Reads a request's instance and holds it to every limit of the record. The output fields are ignored.
@@ -119,6 +134,18 @@ fn encoded_anew(instance: &Instance) -> Bytes {
 /// Everything that is wrong with it.
 pub fn spec_from_proto(instance: v1::Instance, path: &Path<'_>) -> Result<InstanceSpec, FieldErrors> {
     Fields::check(|fields| fields.spec(path, instance, Bounds::Limits))
+}
+
+/// Reads a record's bytes, which stay with it: whoever reads it next gets them.
+///
+/// # Errors
+/// They are no record, or a value of it is one that the model has no room for.
+pub fn instance_from_bytes(bytes: &Bytes) -> Result<Instance, DecodeError> {
+    let instance = instance_from_proto(v1::Instance::decode(bytes.clone())?)?;
+    Ok(Instance {
+        encoded: OnceLock::from(change_bytes(&bytes, instance.mod_revision)),
+        ..instance
+    })
 }
 
 /// Reads a record that a node wrote.

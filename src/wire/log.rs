@@ -17,6 +17,7 @@ use super::{
     field::{Fields, Path},
     instance::{Bounds, key_to_proto, spec_to_proto, status_to_proto},
     internal, v1,
+    writer::Writer,
 };
 use crate::{
     model::{
@@ -24,6 +25,13 @@ use crate::{
     },
     registry::{BatchRegister, Command, Deregister, Entry, Register, Update},
 };
+
+/// What a Register takes beside its record, at the most: hold, expected revision, lengths.
+const REGISTER_BYTES: usize = 48;
+/// What an entry's record takes beside renewals and commands.
+const ENTRY_BYTES: usize = 64;
+/// What a command takes beside its bytes.
+const FIELD_BYTES: usize = 5;
 
 /// One record of the Raft log.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +182,51 @@ pub fn command_to_proto(command: &Command) -> internal::Command {
         Command::RevokeLease { lease_id } => Sent::RevokeLease(internal::RevokeLease { lease_id: lease_id.0 }),
     };
     internal::Command { command: Some(sent) }
+}
+
+/// A command's bytes, as the log and forwarded calls carry them.
+#[must_use]
+pub fn command_to_bytes(command: &Command) -> Bytes {
+    match command {
+        Command::Register(register) => {
+            let mut writer = Writer::with_capacity(REGISTER_BYTES + register.instance.encoded_bytes());
+            writer.message(1, |message| message.register(register));
+            writer.into_bytes()
+        }
+        Command::BatchRegister(batch) => {
+            let specs = batch.instances.iter().map(InstanceSpec::encoded_bytes);
+            let mut writer = Writer::with_capacity(specs.map(|bytes| bytes + REGISTER_BYTES).sum());
+            writer.message(2, |message| message.batch_register(batch));
+            writer.into_bytes()
+        }
+        command => command_to_proto(command).encode_to_vec().into(),
+    }
+}
+
+/// Reads a command's bytes.
+///
+/// # Errors
+/// They are no command, or one that breaks the rules of the model.
+pub fn command_from_bytes(bytes: &[u8]) -> Result<Command, DecodeError> {
+    command_from_proto(internal::Command::decode(bytes)?)
+}
+
+/// The bytes of an entry's record, from those of its commands.
+#[must_use]
+pub fn entry_record(term: Term, index: LogIndex, entry: &Entry, commands: &[Bytes]) -> Bytes {
+    let bytes: usize = commands.iter().map(|command| command.len() + FIELD_BYTES).sum();
+    let mut writer = Writer::with_capacity(ENTRY_BYTES + bytes + entry.renewals.len());
+    writer.number(1, term.0);
+    writer.number(3, index.0);
+    writer.message(5, |message| {
+        message.number(1, entry.stamp.0);
+        message.number(2, entry.wall_ms);
+        message.packed(3, ids_to_deltas(&entry.renewals).into_iter());
+        for command in commands {
+            message.block(4, command);
+        }
+    });
+    writer.into_bytes()
 }
 
 /// Reads a command.

@@ -14,6 +14,7 @@
 //! | [`raw`] | answers whose records are encoded already |
 //! | [`page_token`] | where a list goes on ⇄ opaque text |
 //! | [`log`], [`snapshot`], [`reply`], [`deltas`] | what nodes write to disk and to each other |
+//! | `writer` | records and commands → bytes, without a message in between |
 
 pub mod decode;
 pub mod deltas;
@@ -30,6 +31,7 @@ pub mod request;
 pub mod selector;
 pub mod snapshot;
 pub mod span;
+mod writer;
 
 pub use decode::DecodeError;
 pub use error::{ErrorDetail, Reason, WriteOutcome};

@@ -80,9 +80,9 @@ pub struct WatchResponse {
     /// What kind of message it is.
     #[prost(enumeration = "v1::watch_response::Kind", tag = "3")]
     pub kind: i32,
-    /// What has changed.
-    #[prost(message, repeated, tag = "4")]
-    pub changes: Vec<Change>,
+    /// What has changed: each a `roster.v1.Change`, encoded.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub changes: Vec<Bytes>,
     /// The view is complete through here.
     #[prost(message, optional, tag = "5")]
     pub position: Option<v1::Position>,
@@ -95,24 +95,4 @@ pub struct WatchResponse {
     /// Why the watch ended.
     #[prost(message, optional, tag = "8")]
     pub status: Option<Status>,
-}
-
-/// `roster.v1.Change`
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Change {
-    /// What has happened to it.
-    #[prost(enumeration = "v1::change::Kind", tag = "1")]
-    pub kind: i32,
-    /// The record, encoded; empty = none, for no record is empty.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub instance: Bytes,
-    /// The key of what was removed.
-    #[prost(message, optional, tag = "3")]
-    pub removed: Option<v1::InstanceKey>,
-    /// Why it was removed.
-    #[prost(enumeration = "v1::change::Reason", tag = "4")]
-    pub reason: i32,
-    /// The revision of the change.
-    #[prost(int64, tag = "5")]
-    pub revision: i64,
 }

@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
     DecodeError,
     field::{Fields, Path},
-    instance::{instance_from_proto, instance_to_proto, key_to_proto},
+    instance::{encoded, instance_from_bytes, key_to_proto},
     internal,
     log::unset,
     v1,
@@ -21,14 +23,14 @@ pub fn reply_to_proto(index: LogIndex, reply: &Reply) -> internal::CommandReply 
     use internal::command_reply::Result as Sent;
     let result = match &reply.result {
         Ok(Outcome::Registered { instance, how }) => Sent::Registered(internal::Registered {
-            instance: Some(instance_to_proto(instance)),
+            instance: encoded(instance),
             outcome: registered_to_proto(*how).into(),
         }),
         Ok(Outcome::BatchRegistered { changed }) => {
             Sent::BatchRegistered(internal::BatchRegistered { changed: *changed })
         }
         Ok(Outcome::Updated { instance, changed }) => Sent::Updated(internal::Updated {
-            instance: Some(instance_to_proto(instance)),
+            instance: encoded(instance),
             changed: *changed,
         }),
         Ok(Outcome::Deregistered { existed }) => Sent::Deregistered(internal::Deregistered { existed: *existed }),
@@ -61,11 +63,11 @@ pub fn reply_from_proto(reply: internal::CommandReply) -> Result<(LogIndex, Repl
     let outcome = match reply.result.ok_or_else(|| unset("result"))? {
         Sent::Registered(registered) => Ok(Outcome::Registered {
             how: registered_from_proto(registered.outcome)?,
-            instance: record(registered.instance)?,
+            instance: record(&registered.instance)?,
         }),
         Sent::BatchRegistered(batch) => Ok(Outcome::BatchRegistered { changed: batch.changed }),
         Sent::Updated(updated) => Ok(Outcome::Updated {
-            instance: record(updated.instance)?,
+            instance: record(&updated.instance)?,
             changed: updated.changed,
         }),
         Sent::Deregistered(deregistered) => Ok(Outcome::Deregistered {
@@ -218,8 +220,8 @@ pub fn renewals_from_proto(replies: &internal::RenewalReplies) -> Result<(Vec<Re
     Ok((renewals, Revision(replies.revision)))
 }
 
-fn record(instance: Option<v1::Instance>) -> Result<Arc<Instance>, DecodeError> {
-    instance_from_proto(instance.ok_or_else(|| unset("instance"))?).map(Arc::new)
+fn record(instance: &Bytes) -> Result<Arc<Instance>, DecodeError> {
+    instance_from_bytes(instance).map(Arc::new)
 }
 
 fn key(key: Option<v1::InstanceKey>) -> Result<InstanceKey, DecodeError> {

@@ -1,15 +1,15 @@
 //! One step of a watch, cut into messages that stay below their limit.
 
+use bytes::Bytes;
+
+use super::super::paging::{Filled, fill};
 use crate::{
     watch::{ChangeKind, GoneReason, ResetReason, WatchChange},
     wire::{
-        instance::{encoded, key_to_proto},
-        raw, v1,
+        instance::{encoded_put, encoded_put_at, encoded_removal},
+        v1,
     },
 };
-use prost::Message as _;
-
-use super::super::paging::{Filled, fill};
 
 /// What the changes of one message take, encoded: far below the limit of messages, so that a watch of small steps is
 /// not held up long by another's large one on the same connection.
@@ -17,31 +17,12 @@ pub(super) const CHANGES_MAX_BYTES: usize = 512 << 10;
 /// How many changes one message holds.
 pub(super) const CHANGES_MAX: usize = 5_000;
 
-/// A record of a snapshot as a change.
-pub(super) fn put(record: &crate::model::Instance) -> raw::Change {
-    raw::Change {
-        kind: v1::change::Kind::Put.into(),
-        instance: encoded(record),
-        removed: None,
-        reason: v1::change::Reason::Unspecified.into(),
-        revision: record.mod_revision.as_i64(),
-    }
-}
-
-fn change(change: &WatchChange) -> raw::Change {
-    let revision = change.revision.as_i64();
+fn change(change: &WatchChange) -> Bytes {
     match &change.kind {
-        ChangeKind::Put(record) => raw::Change {
-            revision,
-            ..put(record)
-        },
-        ChangeKind::Remove(key, reason) => raw::Change {
-            kind: v1::change::Kind::Remove.into(),
-            instance: bytes::Bytes::new(),
-            removed: Some(key_to_proto(key)),
-            reason: reason_to_proto(*reason).into(),
-            revision,
-        },
+        // Its own change, but for one that a snapshot brought: that became known here later.
+        ChangeKind::Put(record) if record.mod_revision == change.revision => encoded_put(record),
+        ChangeKind::Put(record) => encoded_put_at(record, change.revision),
+        ChangeKind::Remove(key, reason) => encoded_removal(key, reason_to_proto(*reason), change.revision),
     }
 }
 
@@ -66,14 +47,9 @@ pub(super) fn reset_to_proto(reason: ResetReason) -> v1::Reset {
 }
 
 /// The next message's worth of a step's changes; `from` moves on by as many as it holds.
-pub(super) fn next_changes(changes: &[WatchChange], from: &mut usize) -> Filled<raw::Change> {
+pub(super) fn next_changes(changes: &[WatchChange], from: &mut usize) -> Filled<Bytes> {
     let rest = changes.get(*from..).unwrap_or_default();
-    let filled = fill(
-        rest.iter().map(change),
-        CHANGES_MAX,
-        CHANGES_MAX_BYTES,
-        raw::Change::encoded_len,
-    );
+    let filled = fill(rest.iter().map(change), CHANGES_MAX, CHANGES_MAX_BYTES, Bytes::len);
     *from += filled.elements.len();
     filled
 }

@@ -17,7 +17,7 @@ use roster::{
         internal::{
             self, ForwardCommand, ForwardRequest, forward_failure, forward_request::Request, forward_response::Response,
         },
-        log::command_to_proto,
+        log::command_to_bytes,
     },
 };
 
@@ -269,7 +269,7 @@ fn a_forward_of_another_term_is_refused(folder: &Path) -> Found {
                 seq: 1,
                 term: other.0,
                 request: Some(Request::Command(ForwardCommand {
-                    command: Some(command_to_proto(&command)),
+                    command: command_to_bytes(&command),
                     timeout_ms: 2_000,
                 })),
             };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use prost::Message;
 use roster::{
     model::NodeId,
-    wire::{deltas, internal, log::command_from_proto, log::command_to_proto},
+    wire::{deltas, internal, log::command_from_bytes, log::command_to_bytes},
 };
 
 use super::{Verdict, log_record};
@@ -117,12 +117,9 @@ fn forward(bytes: &[u8]) -> Verdict {
     use internal::forward_request::Request;
     message(bytes, |sent: internal::ForwardRequest| match sent.request {
         Some(Request::Command(forwarded)) => {
-            let Some(command) = forwarded.command else {
-                return Verdict::Refused;
-            };
-            let read = command_from_proto(command);
+            let read = command_from_bytes(&forwarded.command);
             if let Ok(command) = &read {
-                let again = command_from_proto(command_to_proto(command)).expect("a command reads back");
+                let again = command_from_bytes(&command_to_bytes(command)).expect("a command reads back");
                 assert_eq!(again, *command);
             }
             Verdict::of(&read)
@@ -291,7 +288,11 @@ fn appended_message() -> internal::AppendResponse {
 
 fn command() -> internal::forward_request::Request {
     internal::forward_request::Request::Command(internal::ForwardCommand {
-        command: log_record::entry().commands.get(1).map(command_to_proto),
+        command: log_record::entry()
+            .commands
+            .get(1)
+            .map(command_to_bytes)
+            .unwrap_or_default(),
         timeout_ms: 2_000,
     })
 }

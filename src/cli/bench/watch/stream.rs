@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +22,15 @@ use crate::{
     },
 };
 
-/// What is read of a record: the field that holds a mark.
+/// What is read of a change: the field of its record that holds a mark.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Changed {
+    #[prost(enumeration = "change::Kind", tag = "1")]
+    kind: i32,
+    #[prost(message, optional, tag = "2")]
+    record: Option<Marked>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct Marked {
     #[prost(string, tag = "7")]
@@ -228,10 +237,10 @@ impl Watching {
 }
 
 /// The mark of a record that was put by one of the run's writers.
-fn mark_in(change: &raw::Change) -> Option<Mark> {
+fn mark_in(change: &Bytes) -> Option<Mark> {
+    let change = Changed::decode(change.clone()).ok()?;
     let put = change.kind() == change::Kind::Put;
-    let record = put.then(|| Marked::decode(change.instance.clone()).ok()).flatten()?;
-    Mark::read(&record.version)
+    Mark::read(&change.record.filter(|_| put)?.version)
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
