@@ -27,8 +27,11 @@ use crate::{
     telemetry,
 };
 
-/// Threads that Raft and the peer port run on.
-const RAFT_THREADS: usize = 2;
+/// Threads that Raft and the peer port run on, if there are processors enough. More would only wake each other: one
+/// thing after another is all that Raft does.
+const RAFT_THREADS_MAX: usize = 2;
+/// Processors for one of those threads; clients get the others.
+const PROCESSORS_PER_RAFT_THREAD: usize = 4;
 /// What a runtime may still take to stop after everything in it was told to.
 const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
 /// What a shutdown in order may take; with the runtimes' own end it stays below 10 s.
@@ -129,10 +132,16 @@ struct Runtimes {
 
 impl Runtimes {
     fn new() -> Result<Self, ServerError> {
-        let api = Builder::new_multi_thread().enable_all().thread_name("api").build();
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let raft_threads = (processors / PROCESSORS_PER_RAFT_THREAD).clamp(1, RAFT_THREADS_MAX);
+        let api = Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(processors.saturating_sub(raft_threads).max(1))
+            .thread_name("api")
+            .build();
         let raft = Builder::new_multi_thread()
             .enable_all()
-            .worker_threads(RAFT_THREADS)
+            .worker_threads(raft_threads)
             .thread_name("raft")
             .build();
         Ok(Self {
