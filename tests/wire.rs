@@ -30,10 +30,12 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn key() -> impl Strategy<Value = InstanceKey> {
-    (name(), name(), name()).prop_map(|(namespace, service, id)| InstanceKey {
-        namespace: Namespace::parse(&namespace).expect("a name"),
-        service: ServiceName::parse(&service).expect("a name"),
-        id: InstanceId::parse(&id).expect("a name"),
+    (name(), name(), name()).prop_map(|(namespace, service, id)| {
+        InstanceKey::new(
+            Namespace::parse(&namespace).expect("a name"),
+            ServiceName::parse(&service).expect("a name"),
+            InstanceId::parse(&id).expect("a name"),
+        )
     })
 }
 

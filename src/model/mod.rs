@@ -18,7 +18,7 @@ mod tags;
 
 pub use id::{ClusterId, Incarnation, LeaseId, LogIndex, NodeId, Revision, Term};
 pub use instance::{Instance, InstanceSpec, Port, Status};
-pub use key::InstanceKey;
+pub use key::{InstanceKey, Names};
 pub use lease::{Hold, LeaseInfo, LeaseTime, Ttl, TtlError};
 pub use member::{Member, NodeName, Position};
 pub use metadata::Metadata;

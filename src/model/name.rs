@@ -3,7 +3,12 @@
 //! A name begins and ends with a letter or digit and holds letters, digits, `-`, `.`, `_`; 1 to 253 characters, all
 //! ASCII; case counts. An instance's id also takes `:`, so that `10.0.0.7:8080` and `[::1]`-less IPv6 fit.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 use super::limits::NAME_MAX_BYTES;
 
@@ -46,8 +51,30 @@ fn check(text: &str, colon: bool) -> Result<(), NameError> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, colon: $colon:literal) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Eq, Hash)]
         pub struct $name(Arc<str>);
+
+        // Instances of one service share the texts of its name, so that most comparisons need not read them.
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) {
+                    return Ordering::Equal;
+                }
+                self.0.cmp(&other.0)
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// Checks the text against the rules of names.
@@ -101,9 +128,10 @@ name! {
 }
 
 impl Default for Namespace {
-    /// The namespace that is meant when none is named.
+    /// The namespace that is meant when none is named. One text for all: most keys are of it.
     fn default() -> Self {
-        Self("default".into())
+        static DEFAULT: LazyLock<Namespace> = LazyLock::new(|| Namespace("default".into()));
+        DEFAULT.clone()
     }
 }
 

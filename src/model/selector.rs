@@ -129,11 +129,11 @@ mod tests {
         };
         Instance {
             spec: InstanceSpec {
-                key: InstanceKey {
-                    namespace: Namespace::default(),
-                    service: ServiceName::parse("api-v2").unwrap(),
-                    id: InstanceId::parse("1").unwrap(),
-                },
+                key: InstanceKey::new(
+                    Namespace::default(),
+                    ServiceName::parse("api-v2").unwrap(),
+                    InstanceId::parse("1").unwrap(),
+                ),
                 address: "10.0.0.7".into(),
                 ports: vec![port("http"), port("grpc"), port("")],
                 weight: 100,

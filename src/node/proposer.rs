@@ -403,11 +403,11 @@ mod tests {
 
     #[test]
     fn a_full_disk_still_takes_what_makes_the_state_smaller() {
-        let key = InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("api").unwrap(),
-            id: InstanceId::parse("a").unwrap(),
-        };
+        let key = InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("api").unwrap(),
+            InstanceId::parse("a").unwrap(),
+        );
         let deregister = Deregister {
             key,
             expected_mod_revision: None,

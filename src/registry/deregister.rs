@@ -2,7 +2,7 @@
 
 use super::{
     Deregister, Outcome, Rejection, RemoveReason,
-    work::{Removal, Work},
+    work::{Removal, Work, check_revision},
 };
 
 impl Work<'_> {
@@ -14,12 +14,12 @@ impl Work<'_> {
             return Ok(Outcome::Deregistered { existed: false });
         };
         if command.incarnation.0 > 0 {
-            self.state.check_fence(key, command.incarnation)?;
+            self.state.check_fence(Some(&record), key, command.incarnation)?;
         }
         if command.lease_id.is_some() && command.lease_id != record.lease_id() {
             return Ok(Outcome::Deregistered { existed: false });
         }
-        self.state.check_revision(key, command.expected_mod_revision)?;
+        check_revision(Some(&record), key, command.expected_mod_revision)?;
         let revision = self.next_revision();
         self.state.revision = revision;
         if let Some(lease_id) = record.lease_id() {

@@ -117,11 +117,11 @@ mod tests {
     use crate::model::{InstanceId, Namespace, ServiceName};
 
     fn key(n: u64) -> InstanceKey {
-        InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("api").unwrap(),
-            id: InstanceId::parse(&format!("i{n}")).unwrap(),
-        }
+        InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("api").unwrap(),
+            InstanceId::parse(&format!("i{n}")).unwrap(),
+        )
     }
 
     #[test]

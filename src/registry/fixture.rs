@@ -18,11 +18,11 @@ pub(super) fn key(text: &str) -> InstanceKey {
         [namespace, service, id] => (namespace, service, id),
         _ => panic!("{text:?} is no key"),
     };
-    InstanceKey {
-        namespace: Namespace::parse(namespace).unwrap(),
-        service: ServiceName::parse(service).unwrap(),
-        id: InstanceId::parse(id).unwrap(),
-    }
+    InstanceKey::new(
+        Namespace::parse(namespace).unwrap(),
+        ServiceName::parse(service).unwrap(),
+        InstanceId::parse(id).unwrap(),
+    )
 }
 
 /// An instance with that key.

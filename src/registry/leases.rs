@@ -189,11 +189,11 @@ mod tests {
     use crate::model::{InstanceId, Namespace, ServiceName};
 
     fn key(id: &str) -> InstanceKey {
-        InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("api").unwrap(),
-            id: InstanceId::parse(id).unwrap(),
-        }
+        InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("api").unwrap(),
+            InstanceId::parse(id).unwrap(),
+        )
     }
 
     fn ttl(ms: u64) -> Ttl {

@@ -70,11 +70,11 @@ mod tests {
     use crate::model::InstanceId;
 
     fn key(namespace: &str, service: &str, id: &str) -> InstanceKey {
-        InstanceKey {
-            namespace: Namespace::parse(namespace).unwrap(),
-            service: ServiceName::parse(service).unwrap(),
-            id: InstanceId::parse(id).unwrap(),
-        }
+        InstanceKey::new(
+            Namespace::parse(namespace).unwrap(),
+            ServiceName::parse(service).unwrap(),
+            InstanceId::parse(id).unwrap(),
+        )
     }
 
     #[test]

@@ -6,8 +6,12 @@
 
 use std::sync::Arc;
 
-use super::{BatchRegister, Outcome, Register, Registered, Rejection, State, leases::Holding, work::Work};
-use crate::model::{Hold, Instance, InstanceSpec, LeaseId, Revision, Ttl};
+use super::{
+    BatchRegister, Outcome, Register, Registered, Rejection, State,
+    leases::Holding,
+    work::{Work, check_revision},
+};
+use crate::model::{Hold, Instance, InstanceKey, InstanceSpec, LeaseId, Revision, Ttl};
 
 /// What will hold an instance, after all was found in order.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +30,13 @@ impl Work<'_> {
     /// Puts one record.
     pub(super) fn register(&mut self, command: &Register) -> Result<Outcome, Rejection> {
         let spec = &command.instance;
-        self.state.check_fence(&spec.key, spec.incarnation)?;
-        self.state.check_revision(&spec.key, command.expected_mod_revision)?;
-        let holder = self.state.holder(spec, command.hold)?;
-        self.state.check_room(std::slice::from_ref(spec), holder)?;
+        let before = self.state.instance(&spec.key).cloned();
+        self.state.check_fence(before.as_deref(), &spec.key, spec.incarnation)?;
+        check_revision(before.as_deref(), &spec.key, command.expected_mod_revision)?;
+        let holder = self.state.holder(before.as_deref(), spec, command.hold)?;
+        self.state.check_room(&[before.as_deref()], holder)?;
         let revision = self.next_revision();
-        let (instance, how) = self.seat(revision, spec, holder);
+        let (instance, how) = self.seat(revision, spec, before.as_ref(), holder);
         if how != Registered::Unchanged {
             self.state.revision = revision;
         }
@@ -51,18 +56,25 @@ impl Work<'_> {
             Hold::Permanent => Holder::Permanent,
         };
         let in_order = in_key_order(&command.instances)?;
+        let before: Vec<_> = in_order
+            .iter()
+            .map(|spec| self.state.instance(&spec.key).cloned())
+            .collect();
         for spec in &command.instances {
-            self.state.check_fence(&spec.key, spec.incarnation)?;
+            let record = self.state.instance(&spec.key);
+            self.state
+                .check_fence(record.map(Arc::as_ref), &spec.key, spec.incarnation)?;
         }
-        self.state.check_room(&command.instances, holder)?;
+        let records: Vec<_> = before.iter().map(Option::as_deref).collect();
+        self.state.check_room(&records, holder)?;
         if let Holder::Shared { lease_id, ttl } = holder {
             // An empty batch renews, too.
             self.renew_with(lease_id, ttl);
         }
         let revision = self.next_revision();
         let mut changed = false;
-        for spec in in_order {
-            let (_, how) = self.seat(revision, spec, holder);
+        for (spec, before) in in_order.into_iter().zip(&before) {
+            let (_, how) = self.seat(revision, spec, before.as_ref(), holder);
             changed |= how != Registered::Unchanged;
         }
         if changed {
@@ -71,11 +83,20 @@ impl Work<'_> {
         Ok(Outcome::BatchRegistered { changed })
     }
 
-    /// Puts a record under its holder, which is renewed. Nothing is refused any more.
-    fn seat(&mut self, revision: Revision, spec: &InstanceSpec, holder: Holder) -> (Arc<Instance>, Registered) {
-        let before = self.state.instance(&spec.key).cloned();
-        let lease = self.hold(spec, before.as_deref(), holder);
-        let how = match &before {
+    /// Puts a record in the place of the one before under its holder, which is renewed. Nothing is refused any more.
+    fn seat(
+        &mut self,
+        revision: Revision,
+        spec: &InstanceSpec,
+        before: Option<&Arc<Instance>>,
+        holder: Holder,
+    ) -> (Arc<Instance>, Registered) {
+        let key = match before {
+            Some(before) => before.key().clone(),
+            None => self.state.summaries.intern(&spec.key),
+        };
+        let lease = self.hold(&key, before.map(Arc::as_ref), holder);
+        let how = match before {
             None => Registered::Created,
             Some(before) if before.lease_id() != lease.map(|(id, _)| id) => Registered::TookOver,
             Some(before) if before.spec == *spec && before.lease == lease => {
@@ -84,16 +105,13 @@ impl Work<'_> {
             Some(_) => Registered::Changed,
         };
         let mut spec = spec.clone();
-        spec.key = match &before {
-            Some(before) => before.key().clone(),
-            None => self.state.summaries.intern(&spec.key),
-        };
+        spec.key = key;
         let instance = self.put(Instance {
             spec,
             lease,
-            create_revision: before.as_ref().map_or(revision, |before| before.create_revision),
+            create_revision: before.map_or(revision, |before| before.create_revision),
             mod_revision: revision,
-            registered_at_ms: before.as_ref().map_or(self.wall_ms, |before| before.registered_at_ms),
+            registered_at_ms: before.map_or(self.wall_ms, |before| before.registered_at_ms),
             updated_at_ms: self.wall_ms,
             encoded: std::sync::OnceLock::new(),
         });
@@ -101,15 +119,14 @@ impl Work<'_> {
     }
 
     /// Moves an instance from what holds it to its holder, and renews that.
-    fn hold(&mut self, spec: &InstanceSpec, before: Option<&Instance>, holder: Holder) -> Option<(LeaseId, Ttl)> {
-        let key = before.map_or_else(|| self.state.summaries.intern(&spec.key), |before| before.key().clone());
+    fn hold(&mut self, key: &InstanceKey, before: Option<&Instance>, holder: Holder) -> Option<(LeaseId, Ttl)> {
         let held_by = before.and_then(Instance::lease_id);
         let stays_with = match holder {
             Holder::KeptOwn { lease_id, .. } | Holder::Shared { lease_id, .. } => Some(lease_id),
             Holder::NewOwn { .. } | Holder::Permanent => None,
         };
         if let Some(lease_id) = held_by.filter(|_| held_by != stays_with) {
-            self.state.leases.detach(lease_id, &key);
+            self.state.leases.detach(lease_id, key);
         }
         match holder {
             Holder::KeptOwn { lease_id, ttl } => {
@@ -118,12 +135,12 @@ impl Work<'_> {
             }
             Holder::NewOwn { ttl } => {
                 let lease_id = self.state.leases.take_next_id();
-                self.insert_lease(lease_id, Holding::Own(key), ttl);
+                self.insert_lease(lease_id, Holding::Own(key.clone()), ttl);
                 Some((lease_id, ttl))
             }
             Holder::Shared { lease_id, ttl } => {
                 if held_by != Some(lease_id) {
-                    self.state.leases.attach(lease_id, key);
+                    self.state.leases.attach(lease_id, key.clone());
                 }
                 self.renew_with(lease_id, ttl);
                 Some((lease_id, ttl))
@@ -135,12 +152,12 @@ impl Work<'_> {
 
 impl State {
     /// What would hold this instance.
-    fn holder(&self, spec: &InstanceSpec, hold: Hold) -> Result<Holder, Rejection> {
+    fn holder(&self, before: Option<&Instance>, spec: &InstanceSpec, hold: Hold) -> Result<Holder, Rejection> {
         match hold {
             Hold::Permanent => Ok(Holder::Permanent),
             Hold::Shared { lease_id } => self.shared(lease_id),
             Hold::Own { ttl } => {
-                let own = self.instance(&spec.key).and_then(|before| {
+                let own = before.and_then(|before| {
                     let same_life = before.spec.incarnation == spec.incarnation;
                     before.lease_id().filter(|id| same_life && self.is_own(*id))
                 });
@@ -164,9 +181,10 @@ impl State {
         matches!(self.leases.holding(lease_id), Some(Holding::Own(_)))
     }
 
-    /// Whether the limits leave room for these instances, whose keys differ, under that holder.
-    fn check_room(&self, specs: &[InstanceSpec], holder: Holder) -> Result<(), Rejection> {
-        let records = || specs.iter().map(|spec| self.instance(&spec.key));
+    /// Whether the limits leave room for instances, whose keys differ, under that holder. `records` are those that stand
+    /// there now.
+    fn check_room(&self, records: &[Option<&Instance>], holder: Holder) -> Result<(), Rejection> {
+        let records = || records.iter().copied();
         let new = records().filter(Option::is_none).count();
         let limit = self.settings.max_instances;
         if new > 0 && exceeds(self.instance_count() + new, limit) {
@@ -177,7 +195,7 @@ impl State {
             Holder::KeptOwn { .. } | Holder::Permanent => Ok(()),
             Holder::NewOwn { .. } => {
                 // A lease that ends with the take-over makes room for the new one.
-                let mut held_by = records().flatten().filter_map(|record| record.lease_id());
+                let mut held_by = records().flatten().filter_map(Instance::lease_id);
                 let makes_room = held_by.any(|id| self.is_own(id));
                 let limit = self.settings.max_leases;
                 if !makes_room && exceeds(self.lease_count() + 1, limit) {
@@ -187,7 +205,7 @@ impl State {
             }
             Holder::Shared { lease_id, .. } => {
                 let held = self.leases.holding(lease_id).map_or(0, Holding::len) as usize;
-                let joins = records().filter(|record| record.and_then(|r| r.lease_id()) != Some(lease_id));
+                let joins = records().filter(|record| record.and_then(Instance::lease_id) != Some(lease_id));
                 let joining = joins.count();
                 let limit = self.settings.max_instances_per_lease;
                 if joining > 0 && exceeds(held + joining, limit) {

@@ -147,14 +147,13 @@ impl Summaries {
 
     /// The same key, its namespace and service sharing their texts with those of the service's other instances.
     pub(super) fn intern(&self, key: &InstanceKey) -> InstanceKey {
-        let mut key = key.clone();
-        if let Some(((namespace, service), _)) = self.services.get_key_value(&service_place(&key) as &dyn Place) {
-            key.namespace = namespace.clone();
-            key.service = service.clone();
+        if let Some(((namespace, service), _)) = self.services.get_key_value(&service_place(key) as &dyn Place) {
+            InstanceKey::new(namespace.clone(), service.clone(), key.id.clone())
         } else if let Some((namespace, _)) = self.namespaces.get_key_value(&key.namespace) {
-            key.namespace = namespace.clone();
+            InstanceKey::new(namespace.clone(), key.service.clone(), key.id.clone())
+        } else {
+            key.clone()
         }
-        key
     }
 
     /// Services in order, after one; of one namespace or of all.

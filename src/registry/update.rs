@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Outcome, Rejection, Update, work::Work};
+use super::{
+    Outcome, Rejection, Update,
+    work::{Work, check_revision},
+};
 use crate::model::{
     Instance, InstanceSpec,
     limits::{METADATA_MAX, RECORD_MAX_BYTES, TAGS_MAX},
@@ -15,9 +18,9 @@ impl Work<'_> {
         let before = self.state.instance(key).cloned();
         let before = before.ok_or_else(|| Rejection::InstanceNotFound(key.clone()))?;
         if command.incarnation.0 > 0 {
-            self.state.check_fence(key, command.incarnation)?;
+            self.state.check_fence(Some(&before), key, command.incarnation)?;
         }
-        self.state.check_revision(key, command.expected_mod_revision)?;
+        check_revision(Some(&before), key, command.expected_mod_revision)?;
         let spec = command.applied_to(&before.spec);
         if spec == before.spec {
             return Ok(Outcome::Updated {

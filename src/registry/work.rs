@@ -111,11 +111,16 @@ pub(super) struct Removal {
 
 impl State {
     /// Refuses an incarnation that a later life of the instance has superseded. For a writer that may come without
-    /// one, ask only if it has one.
-    pub(super) fn check_fence(&self, key: &InstanceKey, incarnation: Incarnation) -> Result<(), Rejection> {
+    /// one, ask only if it has one. `record` is the one at the key.
+    pub(super) fn check_fence(
+        &self,
+        record: Option<&Instance>,
+        key: &InstanceKey,
+        incarnation: Incarnation,
+    ) -> Result<(), Rejection> {
         // Plant: a zombie may touch its successor.
         planted!("zombie-not-fenced" => { return Ok(()); });
-        let refusal = match self.instance(key) {
+        let refusal = match record {
             Some(record) => Some(record.spec.incarnation).filter(|current| incarnation < *current),
             None => self
                 .fences
@@ -129,16 +134,20 @@ impl State {
             })
         })
     }
+}
 
-    /// Refuses if the record's last change is another one than expected; 0 = that there is no record.
-    pub(super) fn check_revision(&self, key: &InstanceKey, expected: Option<Revision>) -> Result<(), Rejection> {
-        let current = self.instance(key).map_or(Revision(0), |record| record.mod_revision);
-        match expected {
-            Some(expected) if expected != current => Err(Rejection::RevisionMismatch {
-                key: key.clone(),
-                current,
-            }),
-            Some(_) | None => Ok(()),
-        }
+/// Refuses if the last change of the record at the key is another one than expected; 0 = that there is no record.
+pub(super) fn check_revision(
+    record: Option<&Instance>,
+    key: &InstanceKey,
+    expected: Option<Revision>,
+) -> Result<(), Rejection> {
+    let current = record.map_or(Revision(0), |record| record.mod_revision);
+    match expected {
+        Some(expected) if expected != current => Err(Rejection::RevisionMismatch {
+            key: key.clone(),
+            current,
+        }),
+        Some(_) | None => Ok(()),
     }
 }

@@ -186,11 +186,11 @@ mod tests {
     use crate::model::{Incarnation, InstanceId, LeaseId, Namespace, NodeName, Revision, ServiceName, Ttl};
 
     fn key() -> InstanceKey {
-        InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("web").unwrap(),
-            id: InstanceId::parse("a").unwrap(),
-        }
+        InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("web").unwrap(),
+            InstanceId::parse("a").unwrap(),
+        )
     }
 
     fn of(error: NodeError) -> ErrorDetail {

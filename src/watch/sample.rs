@@ -16,11 +16,11 @@ use crate::{
 
 pub(super) fn spec(service: &str, id: &str, zone: &str) -> InstanceSpec {
     InstanceSpec {
-        key: InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse(service).unwrap(),
-            id: InstanceId::parse(id).unwrap(),
-        },
+        key: InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse(service).unwrap(),
+            InstanceId::parse(id).unwrap(),
+        ),
         address: "10.0.0.1".into(),
         ports: Vec::new(),
         weight: 100,

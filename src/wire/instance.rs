@@ -172,17 +172,14 @@ impl Fields {
         let namespace = self.namespace(&path.field("namespace"), &key.namespace);
         let service = self.accept(&path.field("service"), ServiceName::parse(&key.service));
         let id = self.accept(&path.field("id"), InstanceId::parse(&key.id));
-        Some(InstanceKey {
-            namespace: namespace?,
-            service: service?,
-            id: id?,
-        })
+        Some(InstanceKey::new(namespace?, service?, id?))
     }
 
     /// A namespace; empty = the default one.
     pub(crate) fn namespace(&mut self, path: &Path<'_>, text: &str) -> Option<Namespace> {
-        if text.is_empty() {
-            Some(Namespace::default())
+        let default = Namespace::default();
+        if text.is_empty() || text == default.as_str() {
+            Some(default)
         } else {
             self.accept(path, Namespace::parse(text))
         }
@@ -425,11 +422,11 @@ mod tests {
 
     #[test]
     fn a_record_says_its_own_encoded_length() {
-        let key = InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("api").unwrap(),
-            id: InstanceId::parse("a").unwrap(),
-        };
+        let key = InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("api").unwrap(),
+            InstanceId::parse("a").unwrap(),
+        );
         let small = InstanceSpec {
             key,
             address: String::new(),

@@ -166,11 +166,11 @@ fn take_name<T, E>(rest: &mut &[u8], parse: impl FnOnce(&str) -> Result<T, E>) -
 }
 
 fn take_key(rest: &mut &[u8]) -> Option<InstanceKey> {
-    Some(InstanceKey {
-        namespace: take_name(rest, Namespace::parse)?,
-        service: take_name(rest, ServiceName::parse)?,
-        id: take_name(rest, InstanceId::parse)?,
-    })
+    Some(InstanceKey::new(
+        take_name(rest, Namespace::parse)?,
+        take_name(rest, ServiceName::parse)?,
+        take_name(rest, InstanceId::parse)?,
+    ))
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -189,11 +189,11 @@ mod tests {
     use super::*;
 
     fn token() -> PageToken {
-        let key = InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("web").unwrap(),
-            id: InstanceId::parse("10.0.0.7:80").unwrap(),
-        };
+        let key = InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("web").unwrap(),
+            InstanceId::parse("10.0.0.7:80").unwrap(),
+        );
         PageToken {
             cluster_id: ClusterId::new(9).unwrap(),
             node_id: NodeId(3),

@@ -359,11 +359,11 @@ pub(crate) fn number_of(id: impl AsRef<str>) -> u64 {
 /// An entry that registers one permanent instance.
 pub(crate) fn registering(number: u64) -> Entry {
     let instance = InstanceSpec {
-        key: InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("web").unwrap(),
-            id: InstanceId::parse(&format!("i{number:06}")).unwrap(),
-        },
+        key: InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("web").unwrap(),
+            InstanceId::parse(&format!("i{number:06}")).unwrap(),
+        ),
         address: "10.0.0.1".into(),
         ports: vec![],
         weight: 100,

@@ -308,11 +308,11 @@ impl Observer {
 }
 
 pub(crate) fn key(namespace: &str, service: &str, id: &str) -> InstanceKey {
-    InstanceKey {
-        namespace: Namespace::parse(namespace).unwrap(),
-        service: ServiceName::parse(service).unwrap(),
-        id: InstanceId::parse(id).unwrap(),
-    }
+    InstanceKey::new(
+        Namespace::parse(namespace).unwrap(),
+        ServiceName::parse(service).unwrap(),
+        InstanceId::parse(id).unwrap(),
+    )
 }
 
 pub(crate) fn spec(key: InstanceKey, zone: &str) -> InstanceSpec {

@@ -141,11 +141,11 @@ impl Lone {
 /// An entry that registers instance `number` for good.
 pub(super) fn registering(number: u64) -> Result<Entry, Failure> {
     let instance = InstanceSpec {
-        key: InstanceKey {
-            namespace: Namespace::default(),
-            service: ServiceName::parse("web")?,
-            id: InstanceId::parse(&format!("i{number:06}"))?,
-        },
+        key: InstanceKey::new(
+            Namespace::default(),
+            ServiceName::parse("web")?,
+            InstanceId::parse(&format!("i{number:06}"))?,
+        ),
         address: "10.0.0.1".into(),
         ports: vec![],
         weight: 100,

@@ -154,11 +154,11 @@ fn parse_key(text: &str) -> Result<InstanceKey, String> {
         return Err(format!("{text:?} is no key: namespace/service/id"));
     };
     let wrong = |error: roster::model::NameError| format!("{text:?}: {error}");
-    Ok(InstanceKey {
-        namespace: Namespace::parse(namespace).map_err(wrong)?,
-        service: ServiceName::parse(service).map_err(wrong)?,
-        id: InstanceId::parse(id).map_err(wrong)?,
-    })
+    Ok(InstanceKey::new(
+        Namespace::parse(namespace).map_err(wrong)?,
+        ServiceName::parse(service).map_err(wrong)?,
+        InstanceId::parse(id).map_err(wrong)?,
+    ))
 }
 
 /// What a client asked that became this command.

@@ -12,11 +12,11 @@ use roster::{
 };
 
 pub(crate) fn key(service: &str, id: &str) -> InstanceKey {
-    InstanceKey {
-        namespace: Namespace::default(),
-        service: ServiceName::parse(service).expect("a name"),
-        id: InstanceId::parse(id).expect("a name"),
-    }
+    InstanceKey::new(
+        Namespace::default(),
+        ServiceName::parse(service).expect("a name"),
+        InstanceId::parse(id).expect("a name"),
+    )
 }
 
 pub(crate) fn spec(service: &str, id: &str) -> InstanceSpec {
