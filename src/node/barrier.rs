@@ -25,8 +25,13 @@ use crate::{model::LogIndex, watch::Hub};
 
 /// Reads that wait, of all clients.
 const WAITING_MAX: usize = 65_536;
-/// Rounds under way: one, and one for the reads that came too late for it. More would only be shared by fewer reads.
+/// Rounds under way: one, and one for reads that have waited for the end of a slow one. More would only be shared by
+/// fewer reads.
 const IN_FLIGHT_MAX: usize = 2;
+/// How long reads wait for the end of the round under way before they begin another.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// How long reads wait, when no round is under way, for those of the readers that were answered last.
+const RETURN_WAIT: Duration = Duration::from_millis(1);
 /// One request's time; a round that failed is asked again while its reads have time.
 const ROUND_MAX: Duration = Duration::from_millis(1_000);
 /// How often the node asks of its own accord, so that it knows its age.
@@ -50,6 +55,7 @@ pub(super) struct BarrierHandle {
 }
 
 struct Read {
+    since: Instant,
     give_up: Instant,
     reply: oneshot::Sender<Result<(), NodeError>>,
 }
@@ -70,7 +76,11 @@ impl BarrierHandle {
         });
         let (reply, answer) = oneshot::channel();
         self.reads
-            .try_send(Read { give_up, reply })
+            .try_send(Read {
+                since: Instant::now(),
+                give_up,
+                reply,
+            })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => NodeError::Overloaded { what: "reads" },
                 mpsc::error::TrySendError::Closed(_) => NodeError::ShuttingDown,
@@ -107,6 +117,9 @@ pub(super) struct Barrier {
     asking: FuturesUnordered<BoxFuture<'static, Round>>,
     /// A request that failed is not repeated at once.
     not_before: Option<Instant>,
+    /// How many readers were there when a round was last answered: its own, and those that waited. Whoever reads again
+    /// does so soon, and one round for all of them costs what one for a part of them does.
+    readers: usize,
 }
 
 impl Barrier {
@@ -130,6 +143,7 @@ impl Barrier {
                 waiting: Vec::new(),
                 asking,
                 not_before: None,
+                readers: 0,
             },
             handle,
         )
@@ -155,6 +169,13 @@ impl Barrier {
                     None => std::future::pending().await,
                 }
             };
+            let company = self.waits_until();
+            let company = async move {
+                match company {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             let mut own_accord = false;
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -163,6 +184,7 @@ impl Barrier {
                 _ = freshen.tick() => own_accord = true,
                 () = retry => self.not_before = None,
                 () = overdue => {}
+                () = company => {}
             }
             while self.waiting.len() < WAITING_MAX
                 && let Ok(read) = self.new.try_recv()
@@ -170,7 +192,7 @@ impl Barrier {
                 self.waiting.push(read);
             }
             self.refuse_overdue();
-            let wanted = !self.waiting.is_empty() || (own_accord && self.asking.is_empty());
+            let wanted = self.company_is_complete() || (own_accord && self.asking.is_empty());
             if wanted && self.not_before.is_none() && self.asking.len() < IN_FLIGHT_MAX {
                 self.ask();
             }
@@ -178,6 +200,19 @@ impl Barrier {
         for read in self.waiting {
             let _reader_left = read.reply.send(Err(NodeError::ShuttingDown));
         }
+    }
+
+    /// Whether a round should begin for the reads that wait: at once for a lone reader's.
+    fn company_is_complete(&self) -> bool {
+        let all_are_here = self.asking.is_empty() && self.waiting.len() >= self.readers;
+        !self.waiting.is_empty() && (all_are_here || self.waits_until().is_some_and(|at| at <= Instant::now()))
+    }
+
+    /// When the reads that wait will have waited long enough for others.
+    fn waits_until(&self) -> Option<Instant> {
+        let wait = if self.asking.is_empty() { RETURN_WAIT } else { PATIENCE };
+        let first = self.waiting.first()?;
+        (self.not_before.is_none() && self.asking.len() < IN_FLIGHT_MAX).then(|| first.since + wait)
     }
 
     fn ask(&mut self) {
@@ -197,6 +232,7 @@ impl Barrier {
     }
 
     fn settle(&mut self, (reads, sent, result): Round) {
+        self.readers = reads.len() + self.waiting.len();
         match result {
             Ok(index) => {
                 let (hub, anchor) = (self.hub.clone(), self.anchor.clone());

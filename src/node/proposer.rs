@@ -1,9 +1,9 @@
 //! The leader's proposer: what waits becomes entries of the log.
 //!
 //! It drains the waiting renewals first, then the commands, stamps the entry with the lease clock *after* the last
-//! of them was drained, and proposes it for its own term; a few entries are in flight at once, so that what arrives
-//! meanwhile shares the next one. Renewals alone wait a little for company, unless they are many. Nothing is proposed
-//! after its caller's deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are
+//! of them was drained, and proposes it for its own term. What arrives while an entry is on its way shares the next one,
+//! which waits for it unless much has come or it is slow; commands wait a moment for those of callers that were just
+//! answered, and renewals alone a little longer for company, unless they are many. Nothing is proposed after its caller's deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are
 //! answered as not applied when their time is up.
 
 use std::{
@@ -27,15 +27,21 @@ use crate::{
     registry::{Command, Entry, Renewal},
 };
 
-/// Entries proposed and not yet answered: one on its way, and one that need not wait for it. More would only be smaller
-/// each, and what an entry costs hardly depends on what is in it.
+/// Entries proposed and not yet answered. More would only be smaller each, and what an entry costs hardly depends on what
+/// is in it.
 const IN_FLIGHT_MAX: usize = 2;
+/// While an entry is on its way, so many commands are worth another one …
+const WORTH_ANOTHER: usize = 256;
+/// … or one that has waited for so long: the entry before it is slow.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// Commands in one entry.
 const COMMANDS_PER_ENTRY: usize = 4_096;
 /// Their size.
 const ENTRY_MAX_BYTES: usize = 5 << 19;
 /// Renewals in one entry.
 const RENEWALS_PER_ENTRY: usize = 100_000;
+/// How long commands wait, when nothing is on its way, for those of the callers that were answered last.
+const RETURN_WAIT: Duration = Duration::from_millis(1);
 /// How long renewals wait for company when there are no commands.
 const COMPANY_WAIT: Duration = Duration::from_millis(20);
 /// How soon writes that wait for a quorum look again, and how soon a bare stamp follows an entry that was refused.
@@ -68,6 +74,9 @@ pub(super) struct Proposer {
     in_flight: FuturesUnordered<BoxFuture<'static, (Waiters, Result<Committed, ProposeError>)>>,
     /// When an entry was last refused.
     refused: Option<Instant>,
+    /// How many callers were there when an entry was last answered: those of its commands, and those that waited.
+    /// Whoever calls again does so soon, and one entry for all of them costs what one for a part of them does.
+    callers: usize,
 }
 
 impl Proposer {
@@ -85,6 +94,7 @@ impl Proposer {
             renewals: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
             refused: None,
+            callers: 0,
         };
         (proposer, handle)
     }
@@ -108,6 +118,7 @@ impl Proposer {
                     if result.is_err() {
                         self.refused = Some(Instant::now());
                     }
+                    self.callers = waiters.writes.len() + self.writes.len();
                     answer(waiters, result);
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -223,14 +234,30 @@ impl Proposer {
         );
     }
 
-    /// Whether an entry should be closed for what waits: at once for commands; renewals alone wait for company. Many
-    /// are company enough for each other, but while an entry is on its way there is time for more to come.
+    /// Whether an entry should be closed for what waits. Commands wait a moment for those of the callers that were there
+    /// when the last entry was answered, and longer while an entry is on its way; a lone caller's waits for nothing.
+    /// Renewals alone wait for company; many are company enough for each other, unless an entry is on its way.
     fn company_is_complete(&self, now: Instant) -> bool {
-        let waited = |renewals: &Renewals| now.saturating_duration_since(renewals.since) >= COMPANY_WAIT;
+        let waited = |since: Instant, wait: Duration| now.saturating_duration_since(since) >= wait;
+        let (enough, wait) = self.company_of_commands();
         let lists = || self.renewals.iter().map(|renewals| renewals.ids.as_slice());
-        !self.writes.is_empty()
-            || self.renewals.front().is_some_and(waited)
+        self.writes
+            .front()
+            .is_some_and(|first| self.writes.len() >= enough || waited(first.since, wait))
+            || self
+                .renewals
+                .front()
+                .is_some_and(|first| waited(first.since, COMPANY_WAIT))
             || (self.in_flight.is_empty() && are_company(lists()))
+    }
+
+    /// How many commands are worth an entry now, and how long the first of fewer waits for the others.
+    fn company_of_commands(&self) -> (usize, Duration) {
+        if self.in_flight.is_empty() {
+            (self.callers.min(WORTH_ANOTHER), RETURN_WAIT)
+        } else {
+            (WORTH_ANOTHER, PATIENCE)
+        }
     }
 
     /// The monotonic time now, and that of the last quorum acknowledgement on the same scale. `now` is read first:
@@ -322,9 +349,11 @@ impl Proposer {
             .map_or(step, |renewals| renewals.since + COMPANY_WAIT);
         let deadline = self.until_next_deadline().map_or(step, |span| now + span);
         let overdue = self.writes.front().map_or(step, |write| write.propose_by);
+        let (_, wait) = self.company_of_commands();
+        let commands = self.writes.front().map_or(step, |first| first.since + wait);
         // With the window full, the next completion wakes the loop; waking sooner would only spin.
         let soonest = if self.in_flight.len() < IN_FLIGHT_MAX {
-            company.min(deadline)
+            company.min(deadline).min(commands)
         } else {
             step
         };

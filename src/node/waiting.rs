@@ -59,6 +59,7 @@ pub(super) struct Write {
     pub(super) propose_by: Instant,
     /// The same, as the log will have it.
     pub(super) encoded: Bytes,
+    pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<Result<(LogIndex, Reply), Failure>>,
     _share: Share,
 }
@@ -149,6 +150,7 @@ impl ProposerHandle {
             term,
             propose_by,
             encoded,
+            since: Instant::now(),
             reply,
             _share: share,
         };

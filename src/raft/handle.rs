@@ -16,7 +16,7 @@ use openraft::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::{
@@ -54,6 +54,14 @@ const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long a shutdown waits for the leader's streams to end, and what came on them to be answered.
 const LINES_END_MAX: Duration = Duration::from_secs(1);
 
+/// Calls that wait for a read index: each node asks for few at a time, for all its readers.
+const READS_WAITING_MAX: usize = 1_024;
+/// A confirmation that takes longer is given up: whoever waits may ask again.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Who waits for a read index.
+type ReadAnswer = oneshot::Sender<Result<LogIndex, ReadIndexError>>;
+
 /// One node's Raft; cheap to clone. It stops when the last clone is gone, or at [`Raft::shutdown`].
 #[derive(Clone)]
 pub struct Raft(pub(super) Arc<Inner>);
@@ -73,6 +81,7 @@ pub(super) struct Inner {
     pub(super) lines: TaskTracker,
     pub(super) hub: Arc<Hub>,
     progress: Arc<Progress>,
+    reads: mpsc::Sender<ReadAnswer>,
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
@@ -159,6 +168,7 @@ impl Raft {
         let (fatal_sender, fatal) = watch::channel(None);
         let (heard, departed) = Heard::new();
         let heard = Arc::new(heard);
+        let (reads, asked) = mpsc::channel(READS_WAITING_MAX);
         let tasks = [
             tokio::spawn(leadership::follow(
                 core.clone(),
@@ -175,6 +185,7 @@ impl Raft {
                 options.timings,
             )),
             tokio::spawn(take_snapshots(core.clone(), Arc::clone(&progress))),
+            tokio::spawn(answer_reads(core.clone(), asked)),
             tokio::spawn(store_acknowledged(log.clone(), acknowledgements)),
         ];
         Ok(Self(Arc::new(Inner {
@@ -189,6 +200,7 @@ impl Raft {
             lines: TaskTracker::new(),
             hub,
             progress,
+            reads,
             leadership,
             fatal,
             tasks: Mutex::new(tasks.into_iter().map(AbortOnDropHandle::new).collect()),
@@ -252,20 +264,16 @@ impl Raft {
     }
 
     /// An index through which this node must have applied to answer a read that began before the call: a quorum
-    /// confirmed, after it began, that this node leads. Many calls share one confirmation.
+    /// confirmed, after it began, that this node leads. Calls that come while a confirmation is under way share the next.
     ///
     /// # Errors
     /// See [`ReadIndexError`].
     pub async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
-        match self.0.core.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _applied)) => Ok(LogIndex(read.log_id().index())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                let leader = forward.leader_id.map(NodeId);
-                Err(ReadIndexError::NotLeader { leader })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadIndexError::NoQuorum),
-            Err(RaftError::Fatal(_)) => Err(ReadIndexError::ShuttingDown),
+        let (answer, answered) = oneshot::channel();
+        if self.0.reads.send(answer).await.is_err() {
+            return Err(ReadIndexError::ShuttingDown);
         }
+        answered.await.unwrap_or(Err(ReadIndexError::ShuttingDown))
     }
 
     /// When the last message was *sent* that a quorum has answered, while this node leads: never later than the truth.
@@ -421,6 +429,33 @@ fn committed(result: ClientWriteResult<TypeConfig>) -> Result<Committed, Propose
             | ClientWriteError::ChangeMembershipError(_)
             | ClientWriteError::PreconditionFailed(_),
         ) => Err(ProposeError::Unknown),
+    }
+}
+
+/// Asks a quorum, once for all calls that wait, and again for those that came meanwhile.
+async fn answer_reads(core: Core, mut asked: mpsc::Receiver<ReadAnswer>) {
+    while let Some(first) = asked.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = asked.try_recv() {
+            waiting.push(next);
+        }
+        let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed_index(&core)).await;
+        let confirmed = confirmed.unwrap_or(Err(ReadIndexError::NoQuorum));
+        for answer in waiting {
+            let _left = answer.send(confirmed.clone());
+        }
+    }
+}
+
+async fn confirmed_index(core: &Core) -> Result<LogIndex, ReadIndexError> {
+    match core.get_read_log_id(ReadPolicy::ReadIndex).await {
+        Ok((read, _applied)) => Ok(LogIndex(read.log_id().index())),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+            let leader = forward.leader_id.map(NodeId);
+            Err(ReadIndexError::NotLeader { leader })
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadIndexError::NoQuorum),
+        Err(RaftError::Fatal(_)) => Err(ReadIndexError::ShuttingDown),
     }
 }
 
