@@ -1,6 +1,10 @@
 //! What waits for one watcher.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
 
 use super::{
     filter::{Effect, Filter},
@@ -85,11 +89,12 @@ impl Backlog {
         added
     }
 
-    /// Takes the first revision's changes out; empty when nothing waits, or only what is beyond `settled`: the
-    /// publisher is still handing that out, and the rest of the revision may be missing.
-    pub(super) fn take_step(&mut self, settled: Revision) -> Result<Vec<Waiting>, Lag> {
+    /// Takes the first revision's changes out, and those of later ones until they are `join_max`, as long as no instance
+    /// changes twice. Empty when nothing waits, or only what is beyond `settled`: the publisher is still handing that
+    /// out, and the rest of the revision may be missing.
+    pub(super) fn take_step(&mut self, settled: Revision, join_max: usize) -> Result<Vec<Waiting>, Lag> {
         match self {
-            Self::Queue(queue) => Ok(queue.take_step(settled)),
+            Self::Queue(queue) => Ok(queue.take_step(settled, join_max)),
             Self::Lagged(lag) => Err(lag.clone()),
         }
     }
@@ -139,18 +144,14 @@ impl Queue {
         }
     }
 
-    fn take_step(&mut self, settled: Revision) -> Vec<Waiting> {
-        let Some(revision) = self.waiting.front().map(|first| first.record.revision()) else {
-            return Vec::new();
-        };
-        if revision > settled {
+    fn take_step(&mut self, settled: Revision, join_max: usize) -> Vec<Waiting> {
+        let mut count = self.revision_at(0, settled);
+        if count == 0 {
             return Vec::new();
         }
-        let count = self
-            .waiting
-            .iter()
-            .take_while(|waiting| waiting.record.revision() == revision)
-            .count();
+        if count < join_max {
+            count = self.joined(count, settled, join_max);
+        }
         // Plant: one revision is given in parts.
         planted!("revision-in-parts", let count = 1);
         let step: Vec<_> = self.waiting.drain(..count).collect();
@@ -163,6 +164,61 @@ impl Queue {
             self.waiting = VecDeque::new();
         }
         step
+    }
+
+    /// How many changes the revision has that begins at this place; 0 when nothing is there, or it is not settled.
+    fn revision_at(&self, place: usize, settled: Revision) -> usize {
+        let mut rest = self.waiting.range(place.min(self.waiting.len())..);
+        match rest.next().map(|first| first.record.revision()) {
+            Some(revision) if revision <= settled => {
+                1 + rest.take_while(|waiting| waiting.record.revision() == revision).count()
+            }
+            _ => 0,
+        }
+    }
+
+    /// How many changes make one step: the first `count`, and the revisions after them in which no instance changes
+    /// that is in the step already. Two whose hashes are alike by chance count as one: they are two steps then.
+    fn joined(&self, mut count: usize, settled: Revision, join_max: usize) -> usize {
+        let mut keys: HashSet<u64, BuildHasherDefault<AsHashed>> = HashSet::default();
+        let hashes = |from: usize, count: usize| self.waiting.range(from..from + count).map(|one| one.record.key_hash);
+        while count < join_max {
+            let more = self.revision_at(count, settled);
+            // What a snapshot brought is a step of its own.
+            let brought = self.waiting.get(count).is_some_and(|next| next.record.since.is_some());
+            if more == 0 || brought {
+                break;
+            }
+            if keys.is_empty() {
+                keys.extend(hashes(0, count));
+            }
+            if hashes(count, more).any(|key| keys.contains(&key)) {
+                break;
+            }
+            keys.extend(hashes(count, more));
+            count += more;
+        }
+        count
+    }
+}
+
+/// Hashes what is a hash already.
+#[derive(Debug, Default)]
+struct AsHashed(u64);
+
+impl Hasher for AsHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 
@@ -189,7 +245,11 @@ mod tests {
     }
 
     fn step(backlog: &mut Backlog, settled: u64) -> Vec<u64> {
-        let step = backlog.take_step(Revision(settled)).expect("not lagged");
+        joined(backlog, settled, 1)
+    }
+
+    fn joined(backlog: &mut Backlog, settled: u64, join_max: usize) -> Vec<u64> {
+        let step = backlog.take_step(Revision(settled), join_max).expect("not lagged");
         step.iter().map(|waiting| waiting.record.revision().0).collect()
     }
 
@@ -201,6 +261,28 @@ mod tests {
         assert_eq!(step(&mut backlog, 9), [7]);
         assert!(step(&mut backlog, 9).is_empty());
         assert_eq!(backlog.bytes(), 0);
+    }
+
+    #[test]
+    fn revisions_are_joined_while_no_instance_changes_twice() {
+        let wide = HubLimits {
+            queue_changes: 100,
+            ..LIMITS
+        };
+        let mut backlog = Backlog::default();
+        let filter = Filter::new(all());
+        let offered = [(1, "a"), (2, "b"), (2, "c"), (3, "d"), (4, "b"), (5, "e"), (6, "f")];
+        let records = offered.map(|(revision, id)| record(put(revision, "web", id, "z")));
+        assert!(backlog.offer(&filter, &records, &wide));
+        assert_eq!(joined(&mut backlog, 9, 3), [1, 2, 2]);
+        assert_eq!(joined(&mut backlog, 5, 100), [3, 4, 5]);
+        assert_eq!(joined(&mut backlog, 9, 100), [6]);
+        assert_eq!(backlog.bytes(), 0);
+
+        let mut backlog = Backlog::default();
+        backlog.offer(&filter, &records, &wide);
+        assert_eq!(joined(&mut backlog, 9, 100), [1, 2, 2, 3], "b changes again");
+        assert_eq!(joined(&mut backlog, 9, 100), [4, 5, 6]);
     }
 
     #[test]
@@ -221,7 +303,10 @@ mod tests {
         assert_eq!(backlog.bytes(), 0);
         assert!(backlog.is_lagged());
         assert!(!offer(&mut backlog, &LIMITS, [11]), "what is lagged takes nothing");
-        assert_eq!(backlog.take_step(Revision(11)).expect_err("lagged").after, Revision(5));
+        assert_eq!(
+            backlog.take_step(Revision(11), 1).expect_err("lagged").after,
+            Revision(5)
+        );
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub enum Delivery {
         /// Why the watcher, which had a view, gets another one; `None` = this is its first.
         reset: Option<ResetReason>,
     },
-    /// One step: the changes of one revision, or the latest of each instance over several. Never empty.
+    /// One step: the changes of one revision or of several that follow each other, or the latest of each instance over
+    /// many. Never empty.
     Changes {
         /// In revision order, then by key; no key twice.
         changes: Vec<WatchChange>,

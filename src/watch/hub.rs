@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -44,6 +44,8 @@ pub struct Hub {
     /// Through this revision every change has been handed to every watch that it matches. Written under the lock of
     /// `core`, after the view; read without it, *before* a watch's queue is looked at.
     settled: AtomicU64,
+    /// How many watches are open.
+    open: AtomicUsize,
     core: Mutex<Core>,
     progress: tokio::sync::watch::Sender<Progress>,
     counters: Counters,
@@ -73,6 +75,7 @@ impl Hub {
             limits,
             view: ArcSwap::default(),
             settled: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
             core: Mutex::new(Core {
                 history: History::new(limits),
                 index: Index::default(),
@@ -152,6 +155,12 @@ impl Hub {
         let mut core = self.lock();
         let opening = Opening::with_snapshot(Revision(0), self.view(), reset);
         self.open(&mut core, filter, Backlog::default(), opening)
+    }
+
+    /// How many watches are open, as it was a moment ago.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The hub in figures.
@@ -278,12 +287,16 @@ impl Hub {
         core.opened += 1;
         let slot = Arc::new(Slot::new(filter, backlog));
         core.index.insert(number, &slot);
+        self.open.store(core.index.len(), Ordering::Relaxed);
         Ok(Watch::new(Arc::clone(self), number, slot, opening))
     }
 
     /// Forgets a watch.
     pub(super) fn close(&self, number: u64, slot: &Slot) {
-        self.lock().index.remove(number, slot.filter.selector());
+        let mut core = self.lock();
+        core.index.remove(number, slot.filter.selector());
+        self.open.store(core.index.len(), Ordering::Relaxed);
+        drop(core);
         self.counters.requeued(slot.queued_bytes(), 0);
     }
 

@@ -1,6 +1,9 @@
 //! A change as history and queues share it: made once, weighed once.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use super::hub::View;
 use crate::{
@@ -20,6 +23,8 @@ pub(super) struct Record {
     /// For a change that a snapshot install brought: the version that it leads from, for between the two no revision is
     /// known here. `None` = it leads from the revision before its own.
     pub(super) since: Option<Arc<View>>,
+    /// Of its key: changes with different ones are of different instances.
+    pub(super) key_hash: u64,
     /// What it weighs in a queue as a put.
     put_bytes: usize,
     /// What it weighs in a queue as a removal.
@@ -33,8 +38,11 @@ impl Record {
         let put_bytes = change.after.as_deref().map_or(0, instance_bytes);
         let before_bytes = change.before.as_deref().map_or(0, instance_bytes);
         let remove_bytes = FIXED_BYTES + key_bytes(change.key());
+        let mut hasher = DefaultHasher::new();
+        change.key().hash(&mut hasher);
         Self {
             since,
+            key_hash: hasher.finish(),
             put_bytes,
             remove_bytes,
             history_bytes: remove_bytes + put_bytes + before_bytes,

@@ -79,19 +79,20 @@ impl Slot {
         }
     }
 
-    /// The first revision's changes. When nothing waits that may be handed out, the task is remembered and woken when
+    /// The first step's changes ([`Backlog::take_step`]), and whether they were all. When nothing waits that may be handed out, the task is remembered and woken when
     /// something does.
     pub(super) fn take_step(
         &self,
         settled: impl FnOnce() -> Revision,
         counters: &Counters,
+        join_max: usize,
         cx: &mut Context<'_>,
-    ) -> Result<Vec<Waiting>, Lag> {
+    ) -> Result<(Vec<Waiting>, bool), Lag> {
         let mut inner = self.lock();
         // Under the lock: who reads it before may be overtaken by a whole round, its wake included.
         let settled = settled();
         let before = inner.backlog.bytes();
-        let step = inner.backlog.take_step(settled)?;
+        let step = inner.backlog.take_step(settled, join_max)?;
         if step.is_empty() {
             match &mut inner.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
@@ -100,7 +101,8 @@ impl Slot {
         } else {
             counters.requeued(before, inner.backlog.bytes());
         }
-        Ok(step)
+        let drained = inner.backlog.complete_through().is_none();
+        Ok((step, drained))
     }
 
     /// Through where the watcher has everything, if that is known from what waits; `None` = nothing does.
@@ -140,10 +142,10 @@ mod tests {
             publisher_was_kept_out = slot.inner.try_lock().is_err();
             Revision(1)
         };
-        let step = slot
-            .take_step(settled, &Counters::default(), &mut cx)
+        let (step, drained) = slot
+            .take_step(settled, &Counters::default(), 1, &mut cx)
             .expect("not lagged");
-        assert!(step.is_empty());
+        assert!(step.is_empty() && drained);
         assert!(publisher_was_kept_out);
         assert!(slot.lock().waker.is_some());
     }

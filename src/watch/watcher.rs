@@ -28,6 +28,8 @@ pub struct Watch {
     /// catching-up until the watch has been seen to keep pace. Should the history go meanwhile, the difference to this
     /// version takes its place, and not another snapshot.
     sent: Option<Arc<View>>,
+    /// Nothing was left to take when changes were last taken.
+    drained: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,7 @@ impl Watch {
             position: opening.position,
             owed: opening.owed,
             sent: None,
+            drained: false,
         }
     }
 
@@ -82,8 +85,19 @@ impl Watch {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// [`Watch::next`], and with it the revisions after it that wait already, as long as no instance changes twice and
+    /// there are fewer than `join_max` changes: when thousands of leases end at once, a step for each revision costs more
+    /// than what it says.
+    pub async fn next_joined(&mut self, join_max: usize) -> Delivery {
+        poll_fn(|cx| self.poll_joined(join_max, cx)).await
+    }
+
     /// [`Watch::next`] for those who wait for many watches in one task.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Delivery> {
+        self.poll_joined(1, cx)
+    }
+
+    fn poll_joined(&mut self, join_max: usize, cx: &mut Context<'_>) -> Poll<Delivery> {
         // Plant: the stream lives on, and nothing more comes.
         planted!("watch-falls-silent" => { return Poll::Pending; });
         loop {
@@ -94,13 +108,15 @@ impl Watch {
                 return Poll::Ready(Delivery::Snapshot { state, reset });
             }
             // What is settled is read before the queue: of a revision that it contains, nothing is still to come.
-            let lag = match self.slot.take_step(|| self.hub.settled(), self.hub.counters(), cx) {
-                Ok(step) => {
+            let (settled, counters) = (|| self.hub.settled(), self.hub.counters());
+            let lag = match self.slot.take_step(settled, counters, join_max, cx) {
+                Ok((step, drained)) => {
                     self.sent = None;
-                    let Some(first) = step.first() else {
+                    self.drained = drained;
+                    let Some(last) = step.last() else {
                         return Poll::Pending;
                     };
-                    let revision = first.record.revision();
+                    let revision = last.record.revision();
                     let changes = step
                         .iter()
                         .map(|waiting| seen(&waiting.record.change, waiting.effect))
@@ -142,6 +158,12 @@ impl Watch {
     #[must_use]
     pub fn is_catching_up(&self) -> bool {
         self.sent.is_some()
+    }
+
+    /// Whether the last delivery's changes were all that waited.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained
     }
 
     /// What the watch is about.

@@ -1,11 +1,6 @@
 //! One open watch: from the hub's deliveries to messages.
 
-use std::{
-    collections::HashSet,
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{sync::mpsc::Permit, time::Instant};
@@ -34,8 +29,15 @@ use crate::{
     },
 };
 
-/// Changes that steps which wait are joined to, at the most.
+/// Changes that revisions which wait are joined to, at the most.
 const JOINED_MAX: usize = 1_000;
+/// A watch that has just been sent changes waits for more of them, so that a message holds what happens meanwhile: so
+/// long for each watch of the node …
+const PACE_PER_WATCH: Duration = Duration::from_micros(30);
+/// … and no longer than this. A watch to which little happens waits for nothing.
+const PACE_MAX: Duration = Duration::from_millis(20);
+/// What is shorter is not worth a timer.
+const PACE_MIN: Duration = Duration::from_millis(1);
 /// Ages are looked at no more often than this.
 const AGE_CHECK_MIN: Duration = Duration::from_millis(5);
 
@@ -72,10 +74,8 @@ pub(super) struct Running {
     max_age: Option<Duration>,
     complete: Complete,
     sent_at: Instant,
-    /// Taken from the watch, and not sent yet.
-    put_by: Option<Delivery>,
-    /// How keys are hashed.
-    keys: RandomState,
+    /// Nothing was left to take when changes were last sent.
+    kept_pace: bool,
 }
 
 /// A node, without its innards in debug output.
@@ -131,8 +131,7 @@ impl Running {
             max_age: wanted.max_age,
             complete,
             sent_at: Instant::now(),
-            put_by: None,
-            keys: RandomState::new(),
+            kept_pace: false,
         })
     }
 
@@ -156,18 +155,19 @@ impl Running {
 
     async fn serve(&mut self, outlet: &Outlet<raw::WatchResponse>) -> Result<std::convert::Infallible, End> {
         if !self.begins_with_snapshot {
-            match self.watch.next().now_or_never() {
+            match self.watch.next_joined(JOINED_MAX).now_or_never() {
                 Some(delivery) => self.deliver(outlet, delivery).await?,
                 None => self.send_progress(outlet).await?,
             }
         }
         loop {
+            self.wait_for_company().await;
             let progress_at = self.sent_at + self.progress_interval;
             let check_at = self.age_check_at()?;
             let woken = tokio::select! {
-                // What was put by comes first: progress must not run ahead of it.
+                // Changes come first: progress must not run ahead of them.
                 biased;
-                delivery = self.next_delivery() => Some(delivery),
+                delivery = self.watch.next_joined(JOINED_MAX) => Some(delivery),
                 () = tokio::time::sleep_until(progress_at.min(check_at)) => None,
             };
             match woken {
@@ -179,6 +179,17 @@ impl Running {
                 None if Instant::now() >= progress_at => self.send_progress(outlet).await?,
                 None => {}
             }
+        }
+    }
+
+    /// Waits until it is time for the next message to a watch that was sent one just now and has everything.
+    async fn wait_for_company(&mut self) {
+        if !std::mem::take(&mut self.kept_pace) {
+            return;
+        }
+        let pace = pace(self.node.0.hub().watches());
+        if pace >= PACE_MIN {
+            tokio::time::sleep_until(self.sent_at + pace).await;
         }
     }
 
@@ -202,52 +213,9 @@ impl Running {
                 self.send_snapshot(outlet, state, reset).await
             }
             Delivery::Changes { changes, revision } => {
-                let (changes, revision) = self.join_waiting(changes, revision);
+                self.kept_pace = self.watch.is_drained() && !self.watch.is_catching_up();
                 self.send_changes(outlet, &changes, revision).await
             }
-        }
-    }
-
-    /// Joins the steps that wait already to one, each revision whole and in order, as long as no instance changes twice
-    /// in it: when thousands of leases end at once, a message for each revision costs more than what it says.
-    fn join_waiting(&mut self, mut changes: Vec<WatchChange>, mut revision: Revision) -> (Vec<WatchChange>, Revision) {
-        // What was taken apart must not be joined again.
-        planted!("revision-in-parts" => { return (changes, revision); });
-        // Hashes do: where two are alike by chance, a step more is sent by itself.
-        let mut keys: HashSet<u64> = HashSet::new();
-        let key_of = |change: &WatchChange| self.keys.hash_one(change.key());
-        // A catching-up is sent alone: to ask for more would say that it was sent.
-        while changes.len() < JOINED_MAX && !self.watch.is_catching_up() {
-            let (more, later) = match self.watch.next().now_or_never() {
-                Some(Delivery::Changes { changes, revision }) => (changes, revision),
-                other => {
-                    self.put_by = other;
-                    break;
-                }
-            };
-            if keys.is_empty() {
-                keys.extend(changes.iter().map(key_of));
-            }
-            let later_keys: Vec<u64> = more.iter().map(key_of).collect();
-            if later_keys.iter().any(|key| keys.contains(key)) {
-                self.put_by = Some(Delivery::Changes {
-                    changes: more,
-                    revision: later,
-                });
-                break;
-            }
-            keys.extend(later_keys);
-            changes.extend(more);
-            revision = later;
-        }
-        (changes, revision)
-    }
-
-    /// The next thing to send.
-    async fn next_delivery(&mut self) -> Delivery {
-        match self.put_by.take() {
-            Some(delivery) => delivery,
-            None => self.watch.next().await,
         }
     }
 
@@ -335,8 +303,7 @@ impl Running {
             age: node.age(),
         };
         let present = node.revision();
-        // What was put by has left the watch, but is not in the view yet.
-        if self.put_by.is_none() && self.watch.position() >= present {
+        if self.watch.position() >= present {
             self.complete = complete;
         }
     }
@@ -345,6 +312,13 @@ impl Running {
         room.send(message);
         self.sent_at = Instant::now();
     }
+}
+
+/// How long a busy watch waits for company. What a change costs a node grows with the watches that it touches, so that
+/// many of them would leave nothing for the writers, and each message cost more than what it says.
+fn pace(watches: usize) -> Duration {
+    let watches = u32::try_from(watches).unwrap_or(u32::MAX);
+    PACE_PER_WATCH.saturating_mul(watches).min(PACE_MAX)
 }
 
 /// When to look at the age again that may grow by so much. A caller may allow any age, also one that no clock reaches.
@@ -369,6 +343,14 @@ fn no_quorum(node: &Node) -> Box<ErrorDetail> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_watches_wait_for_nothing_and_many_not_long() {
+        assert!(pace(0) < PACE_MIN && pace(33) < PACE_MIN);
+        assert_eq!(pace(334), Duration::from_micros(10_020));
+        assert_eq!(pace(50_000), PACE_MAX);
+        assert_eq!(pace(usize::MAX), PACE_MAX);
+    }
 
     #[test]
     fn an_age_beyond_every_clock_is_looked_at_in_time() {
