@@ -23,7 +23,7 @@ use crate::{
     },
     peer::{Peers, PeersConfig, Seat},
     raft::{InitializeError, Leadership, Raft, RaftOptions},
-    service::{self, Readiness},
+    service::{self, Api, Readiness},
     storage::{DataDir, Identity, LogStore, SnapshotStore},
     transport::Connector,
     watch::{Hub, HubLimits},
@@ -155,8 +155,8 @@ impl RunningNode {
         ));
         tasks.spawn(disk::watch(node.clone(), data, log.clone(), fatal.clone()));
         let metrics = Arc::new(Metrics::new(node.clone()));
-        let api = service::client_router(node.clone(), ports.health_service.clone());
-        ports.clients.set(api.merge(http::router(node.clone(), metrics)));
+        let api = Api::new(node.clone(), ports.health_service.clone());
+        ports.clients.set(api.and(http::router(node.clone(), metrics)));
     }
 
     /// Where clients reach it.

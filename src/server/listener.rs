@@ -6,7 +6,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -19,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::files;
+use super::{files, switch::Switch};
 
 /// What one port allows.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +66,7 @@ const PENDING_RESETS_MAX: usize = 20;
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serves `app` on `listener` until `stop`; returns when all connections have ended.
-pub(super) async fn serve(listener: TcpListener, app: Router, limits: PortLimits, stop: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, app: Switch, limits: PortLimits, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     let mut logged: Option<Instant> = None;
@@ -107,7 +106,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, limits: PortLimits
 
 async fn serve_connection(
     stream: TcpStream,
-    app: Router,
+    app: Switch,
     limits: PortLimits,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Config,
     peer::{self, PeerService},
-    service::{self, HealthReporter, HealthService},
+    service::{self, Api, HealthReporter, HealthService},
 };
 
 /// A node's two ports, bound.
@@ -108,7 +108,7 @@ impl Ports {
     pub(super) fn open(client: TcpListener, peer: TcpListener, introducer: Introducer, raft_runtime: &Handle) -> Self {
         let (health, health_service) = service::health();
         let ports = Self {
-            clients: Switch::new(service::waiting_router(health_service.clone()).merge(http::waiting_router())),
+            clients: Switch::new(Api::waiting(health_service.clone()).and(http::waiting_router())),
             peers: PeerService::new(Arc::new(introducer)),
             health,
             health_service,
@@ -119,7 +119,7 @@ impl Ports {
         };
         ports.tasks.spawn(serve(
             client,
-            ports.clients.router(),
+            ports.clients.clone(),
             PortLimits::of_clients(),
             ports.stop.clone(),
         ));

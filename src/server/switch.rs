@@ -1,32 +1,50 @@
 //! What the client port answers, which changes once: when the node has joined its cluster.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use arc_swap::ArcSwap;
-use axum::{Router, extract::Request};
-use tower::{ServiceExt as _, service_fn};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::Service;
 
-/// An app that can be put in the place of another, for open connections too.
-#[derive(Clone, Debug)]
-pub(super) struct Switch(Arc<ArcSwap<Router>>);
+use crate::service::{Answer, Api};
+
+/// An [`Api`] that can be put in the place of another, for open connections too.
+#[derive(Clone)]
+pub(super) struct Switch(Arc<ArcSwap<Api>>);
 
 impl Switch {
-    /// Begins with an app.
-    pub(super) fn new(app: Router) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(app)))
+    /// Begins with this.
+    pub(super) fn new(api: Api) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(api)))
     }
 
-    /// From now on requests go to this app.
-    pub(super) fn set(&self, app: Router) {
-        self.0.store(Arc::new(app));
+    /// From now on requests go to this.
+    pub(super) fn set(&self, api: Api) {
+        self.0.store(Arc::new(api));
+    }
+}
+
+/// Hands each request to the present one.
+impl<B> Service<Request<B>> for Switch
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    type Response = Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    /// The app that hands each request to the present one.
-    pub(super) fn router(&self) -> Router {
-        let present = self.0.clone();
-        Router::new().fallback_service(service_fn(move |request: Request| {
-            let app = Router::clone(&present.load());
-            async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-        }))
+    fn call(&mut self, request: Request<B>) -> Answer {
+        self.0.load().answer(request)
     }
 }

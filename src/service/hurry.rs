@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::Request;
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::status::unreadable_message;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// From the moment at which it is waited for.
 const WHOLE_WITHIN: Duration = Duration::from_secs(10);
@@ -30,31 +31,41 @@ const STREAMS: &[&str] = &[
 ];
 
 /// The request, which fails when it is no stream and not whole in time.
-pub(super) fn hurried(request: Request<Body>) -> Request<Body> {
-    if STREAMS.contains(&request.uri().path()) {
-        return request;
-    }
-    request.map(|body| Body::new(Hurried { body, until: None }))
+pub(super) fn hurried<B>(request: Request<B>) -> Request<Hurried<B>> {
+    let is_stream = STREAMS.contains(&request.uri().path());
+    request.map(|body| Hurried {
+        body,
+        is_stream,
+        until: None,
+    })
 }
 
-struct Hurried {
-    body: Body,
+/// What is to be whole in time.
+pub(super) struct Hurried<B> {
+    body: B,
+    is_stream: bool,
     /// From the first time that something was waited for: most messages are there at once.
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl http_body::Body for Hurried {
+impl<B> Body for Hurried<B>
+where
+    B: Body<Data = Bytes, Error: Into<Error>> + Unpin,
+{
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
+        if this.is_stream {
+            return poll(&mut this.body, cx);
+        }
         // Asked first: bytes that trickle in must not put the end off.
         let is_late = this
             .until
             .as_mut()
             .is_some_and(|until| until.as_mut().poll(cx).is_ready());
-        if !is_late && let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+        if !is_late && let Poll::Ready(frame) = poll(&mut this.body, cx) {
             return Poll::Ready(frame);
         }
         let until = this
@@ -64,7 +75,7 @@ impl http_body::Body for Hurried {
             ready!(until.as_mut().poll(cx));
         }
         let problem = format!("it was not whole within {} s", WHOLE_WITHIN.as_secs());
-        Poll::Ready(Some(Err(axum::Error::new(unreadable_message(&problem)))))
+        Poll::Ready(Some(Err(unreadable_message(&problem).into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -76,10 +87,19 @@ impl http_body::Body for Hurried {
     }
 }
 
+fn poll<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>>
+where
+    B: Body<Data = Bytes, Error: Into<Error>> + Unpin,
+{
+    let frame = ready!(Pin::new(body).poll_frame(cx));
+    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
+    use axum::body::Body;
     use futures_util::{StreamExt as _, stream};
     use prost_reflect::DescriptorPool;
     use tokio::time::Instant;
@@ -88,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        service::{health, waiting_router},
+        service::{Api, health},
         wire::{DESCRIPTOR_SET, ErrorDetail, Reason},
     };
 
@@ -106,10 +126,7 @@ mod tests {
         let request = Request::post("/grpc.health.v1.Health/Check").header("content-type", "application/grpc");
         let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         let began = Instant::now();
-        let response = waiting_router(health)
-            .oneshot(request.body(body).unwrap())
-            .await
-            .unwrap();
+        let response = Api::waiting(health).oneshot(request.body(body).unwrap()).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), WHOLE_WITHIN.as_secs());
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), Code::InvalidArgument);
@@ -123,7 +140,7 @@ mod tests {
             ("/roster.v1.Leases/KeepAlive", false),
         ] {
             let request = Request::post(path).body(trickle()).unwrap();
-            let mut frames = hurried(request).into_body().into_data_stream();
+            let mut frames = Body::new(hurried(request).into_body()).into_data_stream();
             let mut came = 0;
             while came < 100 && frames.next().await.is_some_and(|frame| frame.is_ok()) {
                 came += 1;

@@ -9,6 +9,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `api` | the way in: which service a call is for |
 //! | `registry`, `leases`, `cluster` | the services of `roster.v1` |
 //! | `watch`, `keep_alive` | the long streams |
 //! | `paging` | lists, page by page, of one version |
@@ -18,6 +19,7 @@
 //! | `hurry` | what a request may take to arrive |
 //! | `health` | grpc.health.v1 |
 
+mod api;
 mod call;
 mod cluster;
 mod forwards;
@@ -35,36 +37,20 @@ use http::Response;
 use tonic::service::Routes;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
-use self::{cluster::ClusterService, leases::LeasesService, registry::RegistryService};
 pub use self::{
+    api::{Answer, Api},
     forwards::Forwards,
     health::{HealthReporter, HealthService, Readiness, health},
 };
-use crate::{
-    model::limits::MESSAGE_MAX_BYTES,
-    node::Node,
-    wire::{
-        DESCRIPTOR_SET, ErrorDetail, Reason, WriteOutcome,
-        served::{cluster_server::ClusterServer, leases_server::LeasesServer, registry_server::RegistryServer},
-    },
-};
+use crate::wire::{DESCRIPTOR_SET, ErrorDetail, Reason, WriteOutcome};
 
-/// The API, health and reflection, as the client port serves them.
-pub fn client_router(node: Node, health: HealthService) -> Router {
-    let registry = RegistryServer::new(RegistryService::new(node.clone()))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    let leases = LeasesServer::new(LeasesService::new(node.clone()))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    let cluster = ClusterServer::new(ClusterService::new(node))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    with_health_and_reflection(Routes::new(registry).add_service(leases).add_service(cluster), health)
+/// Health and reflection of a node at work.
+fn not_api(health: HealthService) -> Router {
+    with_health_and_reflection(Routes::default(), health)
 }
 
 /// The client port of a node that has no cluster yet: every call of the API is NOT_READY; health and reflection work.
-pub fn waiting_router(health: HealthService) -> Router {
+fn waiting_router(health: HealthService) -> Router {
     let not_ready = || async {
         let problem = "this node waits for the other nodes of its cluster";
         let mut detail = ErrorDetail::new(Reason::NotReady, problem);
@@ -97,13 +83,13 @@ fn with_health_and_reflection(routes: Routes, health: HealthService) -> Router {
         .add_service(reflection)
         .add_service(reflection_of_old)
         .into_axum_router()
-        .layer(MapRequestLayer::new(hurry::hurried))
+        .layer(MapRequestLayer::new(|request| hurry::hurried(request).map(Body::new)))
         .layer(MapResponseLayer::new(explain_unreadable))
 }
 
 /// tonic refuses a request that is too long or no protobuf before a handler sees it, without any details; its codes
 /// for that come from no handler of ours, whose errors all have details.
-fn explain_unreadable(response: Response<Body>) -> Response<Body> {
+fn explain_unreadable<B: Default>(response: Response<B>) -> Response<B> {
     let told = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let unreadable = matches!(told("grpc-status"), Some("11" | "13")) && told("grpc-status-details-bin").is_none();
     if !unreadable {
@@ -130,7 +116,7 @@ mod tests {
         let request = Request::post(path)
             .header("content-type", "application/grpc")
             .body(Body::empty());
-        let response = waiting_router(health).oneshot(request.unwrap()).await.unwrap();
+        let response = Api::waiting(health).oneshot(request.unwrap()).await.unwrap();
         Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok(""))
     }
 
@@ -162,7 +148,7 @@ mod tests {
     #[test]
     fn an_error_with_details_is_left_as_it_is() {
         let told = ErrorDetail::new(Reason::RevisionInFuture, "beyond").into_status();
-        let response = explain_unreadable(told.into_http());
+        let response = explain_unreadable(told.into_http::<Body>());
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(
             ErrorDetail::from_status(&status).unwrap().reason,

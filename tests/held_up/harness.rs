@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use roster::{
     model::{ClusterId, Hold, Incarnation, NodeName, Revision},
@@ -16,7 +15,7 @@ use roster::{
     peer::ForwardHandler,
     raft::Timings,
     registry::{BatchRegister, Command, Deregister, Register},
-    service::{self, Forwards},
+    service::{self, Api, Forwards},
     watch::HubLimits,
     wire::{
         internal::{ForwardRequest, ForwardResponse, PassPageRequest, PassPageResponse, forward_request::Request},
@@ -101,9 +100,9 @@ fn whole(cluster: &Cluster, at: usize) -> Node {
 }
 
 /// The API of a node, called without a network: nothing is buffered but what the node itself lets wait.
-pub(crate) fn registry(node: &Node) -> RegistryClient<Router> {
+pub(crate) fn registry(node: &Node) -> RegistryClient<Api> {
     let (_reporter, health) = service::health();
-    RegistryClient::new(service::client_router(node.clone(), health))
+    RegistryClient::new(Api::new(node.clone(), health))
 }
 
 /// A moment that far ahead.

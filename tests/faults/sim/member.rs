@@ -19,7 +19,7 @@ use roster::{
     node::{Clock, Node, NodeParts},
     peer::{self, Introduction, PeerService, Peers, PeersConfig, Seat},
     raft::{InitializeError, Raft, RaftOptions},
-    service,
+    service::{self, Api},
     storage::{DataDir, Identity, SnapshotStore},
     watch::{Hub, HubLimits},
     wire::internal::{FoundRequest, FoundResponse, HelloRequest, HelloResponse},
@@ -251,10 +251,10 @@ fn text(error: impl ToString) -> String {
 /// The client port, as `server` serves it but for its limits on connections.
 async fn serve_clients(node: Node) -> io::Result<()> {
     let (_reporter, health) = service::health();
-    let router = service::client_router(node, health);
+    let api = Api::new(node, health);
     let mut connections = Box::pin(network::listen(CLIENT_PORT).await?);
     while let Some(connection) = connections.next().await {
-        let (connection, service) = (connection?, TowerToHyperService::new(router.clone()));
+        let (connection, service) = (connection?, TowerToHyperService::new(api.clone()));
         tokio::spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new()).http2_only();
             builder
