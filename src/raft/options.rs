@@ -16,9 +16,13 @@ const PURGE_BATCH: u64 = 5_000;
 const APPEND_MAX_RECORDS: u64 = 1_024;
 /// Proposals, appends and votes that wait for the core.
 const CORE_QUEUE_MAX: u64 = 4_096;
-/// How long a leader that lost its quorum keeps silent, and then tries, in turns: at least twice the longest election
-/// timeout, so that its followers can elect another one.
-const QUORUM_PROBE: Duration = Duration::from_millis(1_000);
+/// How long a leader that lost its quorum keeps silent, and then tries, in turns: so that its followers can elect another
+/// one in its silence. A follower whose log was once found shorter than another's waits twice the longest election
+/// timeout before it stands for election, beside the leader's lease and a timeout of its own.
+const QUORUM_PROBE: Duration = Duration::from_millis(2_000);
+/// The same, in election timeouts, and what the election itself takes.
+const QUORUM_PROBE_ELECTIONS: u32 = 4;
+const ELECTION_TAKES: Duration = Duration::from_millis(200);
 
 /// How one node's Raft is to run.
 #[derive(Clone, Debug)]
@@ -68,7 +72,9 @@ pub(super) fn config(options: &RaftOptions) -> Result<Arc<Config>, StartError> {
         // A node that can't win must not depose a leader that works.
         enable_pre_vote: Some(true),
         // A leader that can send but not receive must fall silent, or its followers could never replace it.
-        quorum_loss_probe_interval: Some(millis(QUORUM_PROBE.max(2 * election_max))),
+        quorum_loss_probe_interval: Some(millis(
+            QUORUM_PROBE.max(QUORUM_PROBE_ELECTIONS * election_max + ELECTION_TAKES),
+        )),
         // Snapshots are triggered by this room, by bytes and renewals.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.kept_behind_snapshot,

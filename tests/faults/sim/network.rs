@@ -33,6 +33,8 @@ struct Links {
     open: BTreeMap<Link, CancellationToken>,
     /// Hosts that are there, but nothing runs on them.
     refusing: BTreeSet<String>,
+    /// Ways on which nothing gets through.
+    cut: BTreeSet<Link>,
 }
 
 impl Streams {
@@ -47,6 +49,10 @@ impl Streams {
                 if streams.lock().refusing.contains(&to) {
                     tokio::time::sleep(REFUSED_AFTER).await;
                     return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+                // turmoil's answer to an opening stream takes no way: a host that hears nothing could open streams.
+                if streams.lock().cut.contains(&link(&to, &from)) {
+                    return std::future::pending().await;
                 }
                 let broken = streams.token(&from, &to);
                 let began = turmoil::sim_elapsed();
@@ -80,6 +86,15 @@ impl Streams {
             links.refusing.insert(host.to_owned());
         } else {
             links.refusing.remove(host);
+        }
+    }
+
+    fn set_cut(&self, from: &str, to: &str, cut: bool) {
+        let mut links = self.lock();
+        if cut {
+            links.cut.insert(link(from, to));
+        } else {
+            links.cut.remove(&link(from, to));
         }
     }
 
@@ -176,8 +191,9 @@ pub(super) async fn listen(port: u16) -> io::Result<impl Stream<Item = io::Resul
 }
 
 /// Which ways between hosts are cut, held or slow. Faults overlap: a way is open again when the last one ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ways {
+    streams: Streams,
     cuts: BTreeMap<Link, u32>,
     holds: BTreeMap<Link, u32>,
     delays: BTreeMap<Link, Overlap<Duration>>,
@@ -187,6 +203,16 @@ pub(super) struct Ways {
 pub(super) type Delayed = (String, String, u64);
 
 impl Ways {
+    /// All open.
+    pub(super) fn new(streams: Streams) -> Self {
+        Self {
+            streams,
+            cuts: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            delays: BTreeMap::new(),
+        }
+    }
+
     /// Cuts a way, from one host to another; messages on it are lost from now on.
     pub(super) fn cut(&mut self, sim: &turmoil::Sim<'_>, from: &str, to: &str) {
         let count = self.cuts.entry(link(from, to)).or_default();
@@ -197,6 +223,7 @@ impl Ways {
                 sim.release(from, to);
             }
             sim.partition_oneway(from, to);
+            self.streams.set_cut(from, to, true);
         }
     }
 
@@ -206,6 +233,7 @@ impl Ways {
         *count = count.saturating_sub(1);
         if *count == 0 {
             sim.repair_oneway(from, to);
+            self.streams.set_cut(from, to, false);
             if self.is_held(from, to) && !self.is_cut(to, from) {
                 sim.hold(from, to);
             }

@@ -101,7 +101,7 @@ impl World {
             lookout: Lookout::new(machines.len()),
             machines,
             clients: Vec::new(),
-            ways: Ways::default(),
+            ways: Ways::new(streams.clone()),
             streams,
             counts,
             alarms,
