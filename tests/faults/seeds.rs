@@ -87,15 +87,15 @@ fn simulate(campaign: &Campaign, ledger: bool) -> io::Result<ExitCode> {
             println!("[{}/{all}] {}", summary.seeds, summary.line());
         }
     });
-    if child::is_ending() {
-        println!("told to end after {} of {all} seeds", summary.seeds);
-        return Ok(ExitCode::FAILURE);
-    }
+    let told_to_end = child::is_ending();
+    // They are taken in their order: those that ended are the first.
+    let ended = campaign.seeds.get(summary.seeds.saturating_sub(1));
+    let last = ended.filter(|_| told_to_end).unwrap_or(last);
     println!("{}", summary.text());
-    if ledger {
+    if ledger && summary.seeds > 0 {
         let line = Line {
             harness: "simulation",
-            seeds: format!("{}–{} ({all} runs)", first.number, last.number),
+            seeds: format!("{}–{} ({} runs)", first.number, last.number, summary.seeds),
             spent: began.elapsed(),
             calls: summary.total.calls.values().sum(),
             faults: summary.total.faults.values().sum(),
@@ -104,6 +104,10 @@ fn simulate(campaign: &Campaign, ledger: bool) -> io::Result<ExitCode> {
             violations: summary.failed.len() + summary.lacks().len(),
         };
         line.enter()?;
+    }
+    if told_to_end {
+        println!("told to end after {} of {all} seeds", summary.seeds);
+        return Ok(ExitCode::FAILURE);
     }
     Ok(if summary.failed.is_empty() && summary.lacks().is_empty() {
         ExitCode::SUCCESS
