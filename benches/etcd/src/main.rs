@@ -2,9 +2,10 @@
 //!
 //! `etcd` drives an etcd cluster through one workload, as `roster bench` drives Roster: the same closed loops, clocks,
 //! histograms and figures (`roster::cli::bench::measure`), and the same object printed. `compare` starts three nodes of
-//! each by turns, lets both commands run, and prints one table.
+//! each by turns, lets both commands run, and prints one table. `echo` measures what a call costs with nothing behind it.
 
 mod compare;
+mod echo;
 mod etcd;
 mod problem;
 
@@ -25,6 +26,9 @@ struct Arguments {
 enum Command {
     Etcd(etcd::EtcdArgs),
     Compare(compare::CompareArgs),
+    Echo(echo::EchoArgs),
+    #[command(hide = true)]
+    EchoServer(echo::EchoServerArgs),
     #[command(hide = true)]
     KillAndRestart(compare::KillAndRestartArgs),
 }
@@ -34,6 +38,8 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Etcd(args) => args.run().await,
         Command::Compare(args) => args.run().await,
+        Command::Echo(args) => args.run().await,
+        Command::EchoServer(args) => args.run().await,
         Command::KillAndRestart(args) => args.run(),
     };
     match result {
