@@ -51,16 +51,11 @@ fn check(text: &str, colon: bool) -> Result<(), NameError> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, colon: $colon:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Eq, Hash)]
+        #[derive(Clone, PartialEq, Eq, Hash)]
         pub struct $name(Arc<str>);
 
-        // Instances of one service share the texts of its name, so that most comparisons need not read them.
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
-            }
-        }
-
+        // Instances of one service share the texts of its name, so that most comparisons need not read them. (Shared
+        // texts are found equal without being read anyway.)
         impl Ord for $name {
             fn cmp(&self, other: &Self) -> Ordering {
                 if Arc::ptr_eq(&self.0, &other.0) {

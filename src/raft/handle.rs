@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use openraft::{
     Instant as _, ReadPolicy,
@@ -36,15 +35,14 @@ use super::{
     progress::{Progress, StateAt},
     quarantine::Acknowledgements,
     status::{RaftStatus, Role, role_of, status_of},
-    types::{CommittedLeader, LogEntry, NodeAddress, Reply, TypeConfig},
+    types::{CommittedLeader, LogEntry, NodeAddress, Proposal, Reply, TypeConfig},
 };
 use crate::{
     model::{LeaseTime, LogIndex, Member, NodeId, Term},
     peer::Peers,
-    registry::{Applied, Entry, State},
+    registry::{Applied, State},
     storage::{LogStorage, SnapshotStore},
     watch::Hub,
-    wire::log,
 };
 
 /// How often what is known of the peers' logs is stored.
@@ -85,30 +83,6 @@ pub(super) struct Inner {
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
-}
-
-/// An entry that is to be proposed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposal {
-    pub(super) entry: Entry,
-    /// Its commands, as the log will have them.
-    pub(super) commands: Vec<Bytes>,
-}
-
-impl Proposal {
-    /// An entry, and the bytes of its commands, one for each, which were made where there was time for it.
-    #[must_use]
-    pub fn encoded(entry: Entry, commands: Vec<Bytes>) -> Self {
-        debug_assert_eq!(entry.commands.len(), commands.len(), "each command has its bytes");
-        Self { entry, commands }
-    }
-}
-
-impl From<Entry> for Proposal {
-    fn from(entry: Entry) -> Self {
-        let commands = entry.commands.iter().map(log::command_to_bytes).collect();
-        Self { entry, commands }
-    }
 }
 
 /// What became of a proposal.
@@ -442,7 +416,7 @@ async fn answer_reads(core: Core, mut asked: mpsc::Receiver<ReadAnswer>) {
         let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed_index(&core)).await;
         let confirmed = confirmed.unwrap_or(Err(ReadIndexError::NoQuorum));
         for answer in waiting {
-            let _left = answer.send(confirmed.clone());
+            let _left = answer.send(confirmed);
         }
     }
 }

@@ -40,11 +40,12 @@ mod tuning;
 mod types;
 
 pub use error::{InitializeError, ProposeError, ReadIndexError, StartError};
-pub use handle::{Committed, Proposal, Raft};
+pub use handle::{Committed, Raft};
 pub use leadership::{Lead, Leadership};
 pub use options::RaftOptions;
 pub use status::{MemberProgress, RaftStatus, Role};
 pub use tuning::{KEPT_BEHIND_SNAPSHOT, SNAPSHOT_AFTER_BYTES, Timings};
+pub use types::Proposal;
 
 type Core = openraft::Raft<types::TypeConfig, machine::Machine>;
 type Metrics = openraft::RaftMetrics<types::TypeConfig>;

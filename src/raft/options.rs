@@ -91,3 +91,39 @@ pub(super) fn config(options: &RaftOptions) -> Result<Arc<Config>, StartError> {
         .map(Arc::new)
         .map_err(|error| StartError::Timings(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ClusterId, NodeId, NodeName};
+
+    /// What openraft lets a follower wait at the most before it stands for election, in longest election timeouts: the
+    /// leader's lease, twice the longest timeout if its log was once found shorter than another's, and the timeout.
+    const ELECTIONS_UNTIL_A_CANDIDATE: u32 = 1 + 2 + 1;
+
+    #[test]
+    fn a_leader_without_a_quorum_is_silent_for_as_long_as_an_election_may_take() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for election_max in [450, 800, 3_000].map(Duration::from_millis) {
+            let identity = Identity {
+                cluster_id: ClusterId::new(1).unwrap(),
+                node_id: NodeId(1),
+                name: NodeName::parse("n1").unwrap(),
+            };
+            let options = RaftOptions {
+                timings: Timings {
+                    election_min: election_max * 2 / 3,
+                    election_max,
+                    ..Timings::default()
+                },
+                ..RaftOptions::new(identity, runtime.handle().clone())
+            };
+            let silent = config(&options).unwrap().quorum_loss_probe_interval.unwrap();
+            let wanted = ELECTIONS_UNTIL_A_CANDIDATE * election_max;
+            assert!(
+                u128::from(silent) > wanted.as_millis(),
+                "{silent} ms after {election_max:?}"
+            );
+        }
+    }
+}

@@ -15,8 +15,11 @@ use openraft::{
 };
 use tokio::sync::oneshot;
 
-use super::{handle::Proposal, snapshot::SnapshotData};
-use crate::registry::{Applied, Entry};
+use super::snapshot::SnapshotData;
+use crate::{
+    registry::{Applied, Entry},
+    wire::log,
+};
 
 /// One leader per term, so that the term alone names a leadership; applied entries answer with what they brought
 /// about.
@@ -74,6 +77,30 @@ pub(crate) struct NodeAddress {
     pub(super) name: String,
     pub(super) peer_address: String,
     pub(super) client_address: String,
+}
+
+/// An entry that is to be proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    pub(super) entry: Entry,
+    /// Its commands, as the log will have them.
+    pub(super) commands: Vec<Bytes>,
+}
+
+impl Proposal {
+    /// An entry, and the bytes of its commands, one for each, which were made where there was time for it.
+    #[must_use]
+    pub fn encoded(entry: Entry, commands: Vec<Bytes>) -> Self {
+        debug_assert_eq!(entry.commands.len(), commands.len(), "each command has its bytes");
+        Self { entry, commands }
+    }
+}
+
+impl From<Entry> for Proposal {
+    fn from(entry: Entry) -> Self {
+        let commands = entry.commands.iter().map(log::command_to_bytes).collect();
+        Self { entry, commands }
+    }
 }
 
 /// An entry on its way through the log: made once, shared by the store, the replication streams and apply.

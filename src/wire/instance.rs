@@ -143,7 +143,7 @@ pub fn spec_from_proto(instance: v1::Instance, path: &Path<'_>) -> Result<Instan
 pub fn instance_from_bytes(bytes: &Bytes) -> Result<Instance, DecodeError> {
     let instance = instance_from_proto(v1::Instance::decode(bytes.clone())?)?;
     Ok(Instance {
-        encoded: OnceLock::from(change_bytes(&bytes, instance.mod_revision)),
+        encoded: OnceLock::from(change_bytes(bytes, instance.mod_revision)),
         ..instance
     })
 }

@@ -83,7 +83,7 @@ impl Writer {
     pub(super) fn packed(&mut self, tag: u32, numbers: impl ExactSizeIterator<Item = u64>) {
         if numbers.len() > 0 {
             self.message(tag, |list| {
-                numbers.for_each(|number| encode_varint(number, &mut list.0))
+                numbers.for_each(|number| encode_varint(number, &mut list.0));
             });
         }
     }

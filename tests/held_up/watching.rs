@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::Router;
 use futures_util::FutureExt as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use roster::{
     node::Node,
+    service::Api,
     watch::HubLimits,
     wire::v1::{WatchRequest, WatchResponse, registry_client::RegistryClient, watch_response::Kind},
 };
@@ -26,7 +26,7 @@ const HELD_UP: Duration = Duration::from_millis(1_500);
 const WAITING: u64 = 4;
 
 /// A watch of `web` from a snapshot.
-async fn watch(client: &mut RegistryClient<Router>, progress: Duration) -> Streaming<WatchResponse> {
+async fn watch(client: &mut RegistryClient<Api>, progress: Duration) -> Streaming<WatchResponse> {
     let request = WatchRequest {
         selector: Some(of("web")),
         progress_interval: Some(span(progress)),

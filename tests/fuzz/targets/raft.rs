@@ -18,7 +18,7 @@ mod codec;
 #[allow(unreachable_pub, reason = "mounted as it is")]
 mod tuning;
 #[path = "../../../src/raft/types.rs"]
-#[allow(dead_code, reason = "mounted as it is")]
+#[allow(dead_code, missing_docs, unreachable_pub, reason = "mounted as it is")]
 mod types;
 
 /// In the place of the file of that name, which needs the store.
