@@ -11,9 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use roster::cli::bench::measure::{
-    Caller, Live, Measure, Processes, Report, Schedule, Tally, Trouble, client,
-};
+use roster::cli::bench::measure::{Caller, Live, Measure, Processes, Report, Schedule, Tally, Trouble, client};
 use serde_json::{Map, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
