@@ -2,9 +2,10 @@
 //!
 //! It drains the waiting renewals first, then the commands, stamps the entry with the lease clock *after* the last
 //! of them was drained, and proposes it for its own term. What arrives while an entry is on its way shares the next one,
-//! which waits for it unless much has come or it is slow; commands wait a moment for those of callers that were just
-//! answered, and renewals alone a little longer for company, unless they are many. Nothing is proposed after its caller's deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are
-//! answered as not applied when their time is up.
+//! which waits for its end, unless much has come or it is slow; commands wait a moment for those of callers that were
+//! just answered, and renewals alone a little longer for company, unless they are many. Nothing is proposed after its
+//! caller's deadline, nor while no quorum was heard of within the election timeout: such writes wait, and are answered
+//! as not applied when their time is up.
 
 use std::{
     collections::VecDeque,

@@ -182,11 +182,11 @@ impl Queue {
     fn joined(&self, mut count: usize, settled: Revision, join_max: usize) -> usize {
         let mut keys: HashSet<u64, BuildHasherDefault<AsHashed>> = HashSet::default();
         let hashes = |from: usize, count: usize| self.waiting.range(from..from + count).map(|one| one.record.key_hash);
-        while count < join_max {
+        // What a snapshot brought is a step of its own.
+        let brought = |place: usize| self.waiting.get(place).is_some_and(|one| one.record.since.is_some());
+        while count < join_max && !brought(0) && !brought(count) {
             let more = self.revision_at(count, settled);
-            // What a snapshot brought is a step of its own.
-            let brought = self.waiting.get(count).is_some_and(|next| next.record.since.is_some());
-            if more == 0 || brought {
+            if more == 0 {
                 break;
             }
             if keys.is_empty() {
@@ -283,6 +283,23 @@ mod tests {
         backlog.offer(&filter, &records, &wide);
         assert_eq!(joined(&mut backlog, 9, 100), [1, 2, 2, 3], "b changes again");
         assert_eq!(joined(&mut backlog, 9, 100), [4, 5, 6]);
+    }
+
+    #[test]
+    fn what_a_snapshot_brought_is_a_step_of_its_own() {
+        let wide = HubLimits {
+            queue_changes: 100,
+            ..LIMITS
+        };
+        let view = Arc::new(View::default());
+        let brought = |revision, id| Arc::new(Record::new(put(revision, "web", id, "z"), Some(Arc::clone(&view))));
+        let own = |revision, id| record(put(revision, "web", id, "z"));
+        let records = [own(1, "a"), brought(4, "b"), brought(4, "c"), own(5, "d"), own(6, "e")];
+        let mut backlog = Backlog::default();
+        assert!(backlog.offer(&Filter::new(all()), &records, &wide));
+        assert_eq!(joined(&mut backlog, 9, 100), [1]);
+        assert_eq!(joined(&mut backlog, 9, 100), [4, 4]);
+        assert_eq!(joined(&mut backlog, 9, 100), [5, 6]);
     }
 
     #[test]
