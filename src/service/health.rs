@@ -9,7 +9,7 @@ use tonic_health::{
 /// The services that are ready only with a quorum.
 const SERVICES: [&str; 2] = ["roster.v1.Registry", "roster.v1.Leases"];
 
-/// The gRPC service, to be handed to [`super::client_router`].
+/// The gRPC service, to be handed to [`Api`](super::Api).
 pub type HealthService = HealthServer<Health>;
 
 /// What the node can say of itself.
