@@ -1,20 +1,21 @@
 //! Compiles `proto/` with protox, so that no `protoc` is needed, and writes the descriptor set for reflection.
 //!
-//! Four passes: the API's messages and its client; the API's server, whose largest answers are sent as bytes that
-//! were encoded before (`wire::raw` holds those messages' twins); a client that leaves those bytes as they are; what
+//! Four passes: the API's messages and its client; the API's server, whose most frequent answers are sent as bytes
+//! that were encoded before (`wire::raw` holds those messages' twins); a client that leaves those bytes as they are; what
 //! nodes write and say to each other.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-/// Answers that hold records: the server sends their twins in `wire::raw`, and measurements read them as such.
-const TWINS: [&str; 5] = [
+/// The most frequent answers: the server sends their twins in `wire::raw`, and measurements read them as such.
+const TWINS: [&str; 6] = [
     "RegisterResponse",
     "UpdateResponse",
     "GetResponse",
     "ListResponse",
     "WatchResponse",
+    "RenewResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

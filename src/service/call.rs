@@ -19,9 +19,8 @@ use crate::{
     registry::{Command, Outcome},
     wire::{
         ErrorDetail, Reason,
+        header::Header,
         request::{self, Consistency},
-        span::span_to_proto,
-        v1,
     },
 };
 
@@ -82,19 +81,19 @@ impl Freshness {
 }
 
 /// What an answer says of itself.
-pub(super) fn header(node: &Node, revision: Revision, freshness: Freshness) -> v1::Header {
+pub(super) fn header(node: &Node, revision: Revision, freshness: Freshness) -> Header<'_> {
     let (stale, age) = match freshness {
         Freshness::Linearizable => (false, None),
         Freshness::Stale(age) => (true, age),
     };
-    v1::Header {
-        cluster_id: node.cluster_id().to_string(),
-        node: node.name().to_string(),
-        term: node.term().as_i64(),
-        revision: revision.as_i64(),
+    Header {
+        cluster_id: node.cluster_id(),
+        node: node.name(),
+        term: node.term(),
+        revision,
         stale,
-        age: age.map(span_to_proto),
-        leader: node.leader().map(|leader| leader.name.to_string()).unwrap_or_default(),
+        age,
+        leader: node.leader().map(|leader| leader.name.clone()),
     }
 }
 
@@ -116,7 +115,7 @@ pub(super) async fn read(node: &Node, options: request::ReadOptions, deadline: I
 }
 
 /// Does a command: the header of its answer, and what it did.
-pub(super) async fn write(node: &Node, command: Command, deadline: Instant) -> Result<(v1::Header, Outcome), Status> {
+pub(super) async fn write(node: &Node, command: Command, deadline: Instant) -> Result<(Header<'_>, Outcome), Status> {
     let written = node.write(command, deadline).await;
     let (revision, outcome) = written.map_err(|error| refused(error, CallKind::Write))?;
     Ok((header(node, revision, Freshness::Linearizable), outcome))

@@ -29,7 +29,7 @@ impl ClusterService {
     fn header(&self) -> Option<v1::Header> {
         // The age is taken first: the state can only be fresher.
         let freshness = Freshness::Stale(self.node.age());
-        Some(header(&self.node, self.node.revision(), freshness))
+        Some(header(&self.node, self.node.revision(), freshness).to_proto())
     }
 }
 

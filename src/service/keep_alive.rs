@@ -15,6 +15,7 @@ use crate::{
     registry::Renewal,
     wire::{
         lease::renewal_to_proto,
+        raw,
         request::{self, Renew},
         span::span_to_proto,
         v1,
@@ -32,7 +33,7 @@ const ANSWERS_WAITING_MAX: usize = 8;
 ///
 /// # Errors
 /// `Overloaded`, `ShuttingDown`: nothing was renewed.
-pub(super) async fn renew(node: &Node, renew: Renew, deadline: Instant) -> Result<v1::RenewResponse, NodeError> {
+pub(super) async fn renew(node: &Node, renew: Renew, deadline: Instant) -> Result<raw::RenewResponse, NodeError> {
     let ids: Vec<LeaseId> = renew.lease_ids.iter().flatten().copied().collect();
     let count = ids.len();
     let (revision, renewed) = if ids.is_empty() {
@@ -44,7 +45,7 @@ pub(super) async fn renew(node: &Node, renew: Renew, deadline: Instant) -> Resul
     Ok(answer(node, &renew, revision, renewed))
 }
 
-fn answer(node: &Node, renew: &Renew, revision: Revision, renewed: Vec<Renewed>) -> v1::RenewResponse {
+fn answer(node: &Node, renew: &Renew, revision: Revision, renewed: Vec<Renewed>) -> raw::RenewResponse {
     let mut renewed = renewed.into_iter();
     let mut shortest = None;
     let mut results = Vec::with_capacity(renew.asked.len());
@@ -65,8 +66,8 @@ fn answer(node: &Node, renew: &Renew, revision: Revision, renewed: Vec<Renewed>)
             ..renewal_to_proto(id.unwrap_or_default(), renewal)
         });
     }
-    v1::RenewResponse {
-        header: Some(header(node, revision, Freshness::Linearizable)),
+    raw::RenewResponse {
+        header: header(node, revision, Freshness::Linearizable).encoded(),
         seq: renew.seq,
         results,
         renew_after: shortest.map(|ttl| span_to_proto(ttl.renew_after())),
@@ -74,7 +75,7 @@ fn answer(node: &Node, renew: &Renew, revision: Revision, renewed: Vec<Renewed>)
 }
 
 /// Answers a stream of renewals, in any order, until the client has closed its side or the node stops.
-pub(super) fn stream(node: Node, requests: Streaming<v1::RenewRequest>) -> Answers<v1::RenewResponse> {
+pub(super) fn stream(node: Node, requests: Streaming<v1::RenewRequest>) -> Answers<raw::RenewResponse> {
     Answers::spawn(ANSWERS_WAITING_MAX, |outlet| async move {
         if let Err(status) = serve(&node, requests, &outlet).await {
             outlet.end_with(status);
@@ -85,7 +86,7 @@ pub(super) fn stream(node: Node, requests: Streaming<v1::RenewRequest>) -> Answe
 async fn serve(
     node: &Node,
     mut requests: Streaming<v1::RenewRequest>,
-    outlet: &Outlet<v1::RenewResponse>,
+    outlet: &Outlet<raw::RenewResponse>,
 ) -> Result<(), Status> {
     let stop = node.stopping();
     let mut under_way = FuturesUnordered::new();
@@ -96,7 +97,7 @@ async fn serve(
             () = stop.cancelled() => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
             Some((count, answered)) = under_way.next(), if !under_way.is_empty() => {
                 ids -= count;
-                let answered: Result<v1::RenewResponse, Status> = answered;
+                let answered: Result<raw::RenewResponse, Status> = answered;
                 // A client that does not read is not read from either: its renewals end here, and so do its leases.
                 tokio::select! {
                     () = stop.cancelled() => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
@@ -122,7 +123,7 @@ async fn serve(
 }
 
 /// Too much to do is no reason to end a stream: what could not be renewed is unconfirmed, and its owner tries again.
-async fn renew_or_say_so(node: &Node, wanted: Renew) -> Result<v1::RenewResponse, Status> {
+async fn renew_or_say_so(node: &Node, wanted: Renew) -> Result<raw::RenewResponse, Status> {
     let deadline = Instant::now() + CALL_MAX;
     match renew(node, wanted.clone(), deadline).await {
         Ok(answer) => Ok(answer),

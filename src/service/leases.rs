@@ -20,7 +20,7 @@ use crate::{
         internal::pass_page_request::Method,
         lease::{count_to_proto, lease_to_proto},
         page_token::After,
-        request,
+        raw, request,
         served::leases_server::Leases,
         span::span_to_proto,
         v1,
@@ -65,7 +65,7 @@ impl LeasesService {
         });
         let last = filled.last(|key| After::Held((*key).clone()));
         Ok(v1::GetLeaseResponse {
-            header: Some(header(&self.node, version.state.revision(), version.freshness)),
+            header: Some(header(&self.node, version.state.revision(), version.freshness).to_proto()),
             lease: Some(lease_to_proto(&lease)),
             next_page_token: version.next_token(&self.node, &get.page, last),
             instances: filled.elements.into_iter().map(key_to_proto).collect(),
@@ -96,7 +96,7 @@ impl LeasesService {
         );
         let last = filled.last(|lease| After::Lease(LeaseId(lease.lease_id.unsigned_abs())));
         Ok(v1::ListLeasesResponse {
-            header: Some(header(&self.node, version.state.revision(), version.freshness)),
+            header: Some(header(&self.node, version.state.revision(), version.freshness).to_proto()),
             next_page_token: version.next_token(&self.node, &list.page, last),
             leases: filled.elements,
         })
@@ -116,7 +116,7 @@ impl Leases for LeasesService {
             return Err(mismatched());
         };
         Ok(Response::new(v1::GrantLeaseResponse {
-            header: Some(header),
+            header: Some(header.to_proto()),
             lease: Some(lease_to_proto(&lease)),
             renew_after: Some(span_to_proto(lease.ttl.renew_after())),
         }))
@@ -134,7 +134,7 @@ impl Leases for LeasesService {
         };
         let removed = count_to_proto(removed);
         Ok(Response::new(v1::RevokeLeaseResponse {
-            header: Some(header),
+            header: Some(header.to_proto()),
             existed,
             removed,
         }))
@@ -157,7 +157,7 @@ impl Leases for LeasesService {
             .map(Response::new)
     }
 
-    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<raw::RenewResponse>, Status> {
         let deadline = deadline(request.metadata());
         let renew = request::renew(request.into_inner()).map_err(bad_write)?;
         let renewed = keep_alive::renew(&self.node, renew, deadline).await;
@@ -166,7 +166,7 @@ impl Leases for LeasesService {
             .map_err(|error| refused(error, CallKind::Write))
     }
 
-    type KeepAliveStream = Answers<v1::RenewResponse>;
+    type KeepAliveStream = Answers<raw::RenewResponse>;
 
     async fn keep_alive(
         &self,

@@ -20,7 +20,7 @@ use crate::{
     registry::{Command, Outcome},
     wire::{
         FieldErrors, instance::encoded, internal::pass_page_request::Method, lease::count_to_proto,
-        member::position_to_proto, page_token::After, raw, reply::registered_to_proto, request,
+        member::encoded_position, page_token::After, raw, reply::registered_to_proto, request,
         served::registry_server::Registry, span::span_to_proto, v1,
     },
 };
@@ -59,10 +59,10 @@ impl RegistryService {
         let last = filled.last(|record| After::Instance(record.key().clone()));
         let revision = version.state.revision();
         Ok(raw::ListResponse {
-            header: Some(header(&self.node, revision, version.freshness)),
+            header: header(&self.node, revision, version.freshness).encoded(),
             instances: filled.elements.iter().map(|record| encoded(record)).collect(),
             next_page_token: version.next_token(&self.node, &list.page, last),
-            position: Some(position_to_proto(self.node.position(revision))),
+            position: encoded_position(self.node.position(revision)),
         })
     }
 
@@ -98,7 +98,7 @@ impl RegistryService {
         let last = filled.elements.last().filter(|_| filled.more);
         let last = last.and_then(|summary| service_after(&summary.namespace, &summary.service));
         Ok(v1::ListServicesResponse {
-            header: Some(header(&self.node, version.state.revision(), version.freshness)),
+            header: Some(header(&self.node, version.state.revision(), version.freshness).to_proto()),
             next_page_token: version.next_token(&self.node, &list.page, last),
             services: filled.elements,
         })
@@ -136,7 +136,7 @@ impl RegistryService {
             .and_then(|summary| summary.namespace.parse().ok())
             .map(After::Namespace);
         Ok(v1::ListNamespacesResponse {
-            header: Some(header(&self.node, version.state.revision(), version.freshness)),
+            header: Some(header(&self.node, version.state.revision(), version.freshness).to_proto()),
             next_page_token: version.next_token(&self.node, &list.page, last),
             namespaces: filled.elements,
         })
@@ -153,7 +153,7 @@ impl Registry for RegistryService {
             return Err(mismatched());
         };
         Ok(Response::new(raw::RegisterResponse {
-            header: Some(header),
+            header: header.encoded(),
             renew_after: renew_after(&instance),
             instance: encoded(&instance),
             outcome: registered_to_proto(how).into(),
@@ -171,7 +171,7 @@ impl Registry for RegistryService {
             return Err(mismatched());
         };
         Ok(Response::new(v1::BatchRegisterResponse {
-            header: Some(header),
+            header: Some(header.to_proto()),
             ids: request.ids,
             changed,
         }))
@@ -185,7 +185,7 @@ impl Registry for RegistryService {
             return Err(mismatched());
         };
         Ok(Response::new(raw::UpdateResponse {
-            header: Some(header),
+            header: header.encoded(),
             instance: encoded(&instance),
             changed,
         }))
@@ -202,7 +202,7 @@ impl Registry for RegistryService {
             return Err(mismatched());
         };
         Ok(Response::new(v1::DeregisterResponse {
-            header: Some(header),
+            header: Some(header.to_proto()),
             existed,
         }))
     }
@@ -215,7 +215,7 @@ impl Registry for RegistryService {
             return Err(no_instance(get.key, read.state.revision()));
         };
         Ok(Response::new(raw::GetResponse {
-            header: Some(header(&self.node, read.state.revision(), Freshness::of(&read))),
+            header: header(&self.node, read.state.revision(), Freshness::of(&read)).encoded(),
             instance: encoded(instance),
         }))
     }

@@ -1,9 +1,12 @@
 //! The nodes of the cluster and positions in its history.
 
+use bytes::Bytes;
+
 use super::{
     DecodeError, FieldErrors,
     field::{Fields, Path},
     internal, v1,
+    writer::position_bytes,
 };
 use crate::model::{ClusterId, Member, NodeId, NodeName, Position, Revision};
 
@@ -69,6 +72,12 @@ pub fn position_to_proto(position: Position) -> v1::Position {
         cluster_id: position.cluster_id.to_string(),
         revision: position.revision.as_i64(),
     }
+}
+
+/// Its bytes, for an answer that holds it as such.
+#[must_use]
+pub fn encoded_position(position: Position) -> Bytes {
+    position_bytes(position)
 }
 
 /// Reads a position.

@@ -10,8 +10,9 @@
 //! |---|---|
 //! | [`request`] | requests of clients → checked values; the limits of the API are enforced here |
 //! | [`instance`], [`selector`], [`lease`], [`member`], [`span`] | the nouns, both ways |
+//! | [`header`] | what every answer says of itself |
 //! | [`error`] | reasons and details of errors ⇄ `google.rpc.Status` |
-//! | [`raw`] | answers whose records are encoded already |
+//! | [`raw`] | answers whose records and headers are encoded already |
 //! | [`page_token`] | where a list goes on ⇄ opaque text |
 //! | [`log`], [`snapshot`], [`reply`], [`deltas`] | what nodes write to disk and to each other |
 //! | `writer` | records and commands → bytes, without a message in between |
@@ -20,6 +21,7 @@ pub mod decode;
 pub mod deltas;
 pub mod error;
 pub mod field;
+pub mod header;
 pub mod instance;
 pub mod lease;
 pub mod log;
@@ -51,11 +53,11 @@ mod generated {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/roster.v1.rs"));
     }
-    /// The API's server: its largest answers are the twins in [`super::raw`].
+    /// The API's server: its most frequent answers are the twins in [`super::raw`].
     pub mod served {
         include!(concat!(env!("OUT_DIR"), "/served/roster.v1.rs"));
     }
-    /// The API's client for whoever does not look into the records: its largest answers are those twins, too.
+    /// The API's client for whoever does not look into the records: its most frequent answers are those twins, too.
     pub mod unread {
         include!(concat!(env!("OUT_DIR"), "/unread/roster.v1.rs"));
     }

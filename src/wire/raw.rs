@@ -1,4 +1,5 @@
-//! Twins of the answers that hold records, for the server and for measurements: in a record's place stand its bytes.
+//! Twins of the answers of which there are most, for the server and for measurements: in a record's place stand its
+//! bytes, and so they do for the header and a position, whose texts would be copied for each.
 //!
 //! A record is encoded once ([`super::instance::encoded`]) and then sent to every reader; a message of bytes has the
 //! same wire format as the message that was encoded into them. Whoever receives a twin reads it as the message of
@@ -12,9 +13,9 @@ use super::v1;
 /// `roster.v1.RegisterResponse`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RegisterResponse {
-    /// What every answer carries.
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<v1::Header>,
+    /// What every answer carries, encoded.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub header: Bytes,
     /// The record, encoded.
     #[prost(bytes = "bytes", tag = "2")]
     pub instance: Bytes,
@@ -29,9 +30,9 @@ pub struct RegisterResponse {
 /// `roster.v1.UpdateResponse`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct UpdateResponse {
-    /// What every answer carries.
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<v1::Header>,
+    /// What every answer carries, encoded.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub header: Bytes,
     /// The record, encoded.
     #[prost(bytes = "bytes", tag = "2")]
     pub instance: Bytes,
@@ -43,9 +44,9 @@ pub struct UpdateResponse {
 /// `roster.v1.GetResponse`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct GetResponse {
-    /// What every answer carries.
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<v1::Header>,
+    /// What every answer carries, encoded.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub header: Bytes,
     /// The record, encoded.
     #[prost(bytes = "bytes", tag = "2")]
     pub instance: Bytes,
@@ -54,18 +55,18 @@ pub struct GetResponse {
 /// `roster.v1.ListResponse`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ListResponse {
-    /// What every answer carries.
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<v1::Header>,
+    /// What every answer carries, encoded.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub header: Bytes,
     /// The records, each encoded.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub instances: Vec<Bytes>,
     /// What to ask the next page with.
     #[prost(string, tag = "3")]
     pub next_page_token: String,
-    /// Where all pages of the list stand.
-    #[prost(message, optional, tag = "4")]
-    pub position: Option<v1::Position>,
+    /// Where all pages of the list stand; encoded.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub position: Bytes,
 }
 
 /// `roster.v1.WatchResponse`
@@ -74,18 +75,18 @@ pub struct WatchResponse {
     /// Which watch of the stream.
     #[prost(int64, tag = "1")]
     pub watch_id: i64,
-    /// What every answer carries.
-    #[prost(message, optional, tag = "2")]
-    pub header: Option<v1::Header>,
+    /// What every answer carries, encoded.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub header: Bytes,
     /// What kind of message it is.
     #[prost(enumeration = "v1::watch_response::Kind", tag = "3")]
     pub kind: i32,
     /// What has changed: each a `roster.v1.Change`, encoded.
     #[prost(bytes = "bytes", repeated, tag = "4")]
     pub changes: Vec<Bytes>,
-    /// The view is complete through here.
-    #[prost(message, optional, tag = "5")]
-    pub position: Option<v1::Position>,
+    /// The view is complete through here; encoded.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub position: Bytes,
     /// Whether the step goes on.
     #[prost(bool, tag = "6")]
     pub more: bool,
@@ -95,4 +96,21 @@ pub struct WatchResponse {
     /// Why the watch ended.
     #[prost(message, optional, tag = "8")]
     pub status: Option<Status>,
+}
+
+/// `roster.v1.RenewResponse`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RenewResponse {
+    /// What every answer carries, encoded.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub header: Bytes,
+    /// Which sending is acknowledged.
+    #[prost(int64, tag = "2")]
+    pub seq: i64,
+    /// One per id, in the order asked.
+    #[prost(message, repeated, tag = "3")]
+    pub results: Vec<v1::RenewResult>,
+    /// When to renew again.
+    #[prost(message, optional, tag = "4")]
+    pub renew_after: Option<prost_types::Duration>,
 }

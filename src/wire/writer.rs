@@ -1,23 +1,29 @@
-//! What the log and every reader get most of, as bytes: records and commands, written straight from the model.
+//! What the log and every reader get most of, as bytes: records, commands, headers, written straight from the model.
 //!
 //! A message of generated code would copy each text first, only to drop the copies when it is encoded. The bytes are
 //! those that the message would have, which a test compares.
+
+use std::{fmt::Display, io::Write as _, time::Duration};
 
 use bytes::{BufMut as _, Bytes};
 use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
 
 use super::{
+    header::Header,
     instance::status_to_proto,
     span::{instant_to_proto, span_to_proto},
     v1,
 };
 use crate::{
-    model::{Hold, Instance, InstanceKey, InstanceSpec, Port, Revision},
+    model::{Hold, Instance, InstanceKey, InstanceSpec, Port, Position, Revision},
     registry::{BatchRegister, Register},
 };
 
 /// What a record takes beside its owner's fields, more or less: lease, revisions, times.
 const OUTPUT_BYTES: usize = 80;
+/// What a header takes beside its names, more or less; and a position.
+const HEADER_BYTES: usize = 64;
+const POSITION_BYTES: usize = 32;
 /// Where the length of the record stands in the bytes of the change that puts it: behind the kind and the record's key.
 const RECORD_LENGTH_AT: usize = 3;
 
@@ -155,8 +161,7 @@ impl Writer {
         self.spec(&instance.spec);
         if let Some((lease_id, ttl)) = instance.lease {
             self.number(20, lease_id.0);
-            let ttl = span_to_proto(ttl.as_duration());
-            self.message(21, |span| span.seconds_and_nanos(ttl.seconds, ttl.nanos));
+            self.span(21, ttl.as_duration());
         }
         self.number(22, instance.create_revision.0);
         self.number(23, instance.mod_revision.0);
@@ -164,6 +169,18 @@ impl Writer {
             let instant = instant_to_proto(unix_ms);
             self.message(tag, |time| time.seconds_and_nanos(instant.seconds, instant.nanos));
         }
+    }
+
+    /// A text as it is shown.
+    fn shown(&mut self, tag: u32, text: impl Display) {
+        self.message(tag, |written| {
+            write!(written.0, "{text}").expect("there is room in memory");
+        });
+    }
+
+    fn span(&mut self, tag: u32, span: Duration) {
+        let span = span_to_proto(span);
+        self.message(tag, |written| written.seconds_and_nanos(span.seconds, span.nanos));
     }
 
     fn seconds_and_nanos(&mut self, seconds: i64, nanos: i32) {
@@ -210,5 +227,29 @@ pub(super) fn removal_bytes(key: &InstanceKey, reason: v1::change::Reason, revis
     writer.message(3, |removed| removed.key(key));
     writer.enumeration(4, reason.into());
     writer.number(5, revision.0);
+    writer.into_bytes()
+}
+
+/// `roster.v1.Header`.
+pub(super) fn header_bytes(header: &Header<'_>) -> Bytes {
+    let leader = header.leader.as_ref().map_or("", |leader| leader.as_str());
+    let mut writer = Writer::with_capacity(header.node.as_str().len() + leader.len() + HEADER_BYTES);
+    writer.shown(1, header.cluster_id);
+    writer.text(2, header.node.as_str());
+    writer.number(3, header.term.0);
+    writer.number(4, header.revision.0);
+    writer.number(5, header.stale.into());
+    if let Some(age) = header.age {
+        writer.span(6, age);
+    }
+    writer.text(7, leader);
+    writer.into_bytes()
+}
+
+/// `roster.v1.Position`.
+pub(super) fn position_bytes(position: Position) -> Bytes {
+    let mut writer = Writer::with_capacity(POSITION_BYTES);
+    writer.shown(1, position.cluster_id);
+    writer.number(2, position.revision.0);
     writer.into_bytes()
 }

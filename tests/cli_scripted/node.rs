@@ -578,13 +578,13 @@ impl Leases for Served {
         }))
     }
 
-    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<raw::RenewResponse>, Status> {
         self.enter("renew", &request).await?;
         let answer = self.registry.renew(request.get_ref(), self.renewed());
-        Ok(Response::new(answer))
+        Ok(Response::new(twin(&answer)))
     }
 
-    type KeepAliveStream = Answers<v1::RenewResponse>;
+    type KeepAliveStream = Answers<raw::RenewResponse>;
 
     async fn keep_alive(
         &self,
@@ -604,7 +604,7 @@ impl Leases for Served {
                 let answer = match mode {
                     Mode::Silent => continue,
                     Mode::Refusing(reason, _) => Err(refusal(reason, "as the test says")),
-                    _ => Ok(node.registry.renew(&request, node.renewed())),
+                    _ => Ok(twin(&node.registry.renew(&request, node.renewed()))),
                 };
                 if sender.send(answer).await.is_err() {
                     return;

@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     model::limits::{LEASES_MAX, RENEWAL_IDS_MAX},
-    wire::v1::{self, leases_client::LeasesClient, renew_result::Outcome},
+    wire::{
+        raw,
+        unread::leases_client::LeasesClient,
+        v1::{self, renew_result::Outcome},
+    },
 };
 
 /// Messages of one stream that may be unanswered.
@@ -169,7 +173,7 @@ struct Stream {
 /// which the next message takes once it is answered.
 struct Open {
     requests: mpsc::Sender<v1::RenewRequest>,
-    answers: Streaming<v1::RenewResponse>,
+    answers: Streaming<raw::RenewResponse>,
     sent: Vec<Instant>,
     unanswered: usize,
     /// When anything was heard last.
@@ -245,7 +249,7 @@ impl Stream {
     }
 
     /// Counts an answer, and sends the next message in its place.
-    fn take(&mut self, open: &mut Open, answer: &v1::RenewResponse) -> Result<(), Trouble> {
+    fn take(&mut self, open: &mut Open, answer: &raw::RenewResponse) -> Result<(), Trouble> {
         let now = Instant::now();
         open.heard = now;
         let place = usize::try_from(answer.seq).ok();

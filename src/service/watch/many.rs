@@ -173,7 +173,7 @@ impl Stream {
         let node = &self.node;
         room.send(raw::WatchResponse {
             watch_id,
-            header: Some(header(node, node.revision(), Freshness::Stale(node.age()))),
+            header: header(node, node.revision(), Freshness::Stale(node.age())).encoded(),
             kind: v1::watch_response::Kind::Canceled.into(),
             status: Some(why.map_or_else(asked_for, |detail| (*detail).into_proto())),
             ..raw::WatchResponse::default()

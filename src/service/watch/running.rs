@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::{sync::mpsc::Permit, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use crate::{
     wire::{
         ErrorDetail,
         instance::encoded_put,
-        member::position_to_proto,
+        member::encoded_position,
         raw,
         request::{self, WatchStart},
         v1,
@@ -285,9 +286,13 @@ impl Running {
         let age = self.complete.age.map(|age| age + self.complete.at.elapsed());
         raw::WatchResponse {
             watch_id: self.watch_id,
-            header: Some(header(node, revision, Freshness::Stale(age))),
+            header: header(node, revision, Freshness::Stale(age)).encoded(),
             kind: kind.into(),
-            position: (!more).then(|| position_to_proto(node.position(revision))),
+            position: if more {
+                Bytes::new()
+            } else {
+                encoded_position(node.position(revision))
+            },
             more,
             ..raw::WatchResponse::default()
         }
