@@ -11,15 +11,17 @@ use prost::Message as _;
 use roster::{
     model::{
         ClusterId, Hold, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, LeaseInfo, LeaseTime,
-        LogIndex, Match, MatchField, MatchOp, Member, Namespace, NodeId, NodeName, Port, Revision, Scope, Selector,
-        ServiceName, Status, Term, Ttl,
+        LogIndex, Match, MatchField, MatchOp, Member, Namespace, NodeId, NodeName, Port, Position, Revision, Scope,
+        Selector, ServiceName, Status, Term, Ttl,
     },
     registry::{
         BatchRegister, Command, Deregister, Entry, Outcome, Register, Registered, Rejection, Renewal, Reply, Settings,
         SnapshotItem, Update,
     },
     wire::{
-        ErrorDetail, Path, Reason, WriteOutcome, deltas, instance, internal, log, member,
+        ErrorDetail, Path, Reason, WriteOutcome, deltas,
+        header::Header,
+        instance, internal, log, member,
         page_token::{After, PageToken},
         raw, reply, request, selector, snapshot, v1,
     },
@@ -66,10 +68,10 @@ fn address() -> impl Strategy<Value = String> {
 fn port() -> impl Strategy<Value = Port> {
     let address = prop_oneof![Just(String::new()), address()];
     (text(), 1..=u16::MAX, text(), address).prop_map(|(name, number, protocol, address)| Port {
-        name,
+        name: name.into(),
         number,
-        protocol,
-        address,
+        protocol: protocol.into(),
+        address: address.into(),
     })
 }
 
@@ -98,7 +100,10 @@ prop_compose! {
         incarnation in number(),
     ) -> InstanceSpec {
         let incarnation = Incarnation(incarnation);
-        InstanceSpec { key, address, ports, weight, region, zone, version, tags: tags.into(), metadata: metadata.into(), status, incarnation }
+        InstanceSpec {
+            key, address: address.into(), ports: ports.into(), weight, region: region.into(), zone: zone.into(),
+            version: version.into(), tags: tags.into(), metadata: metadata.into(), status, incarnation,
+        }
     }
 }
 
@@ -511,10 +516,10 @@ proptest! {
         let header = header.then(|| v1::Header { node: "n1".into(), term: 3, ..Default::default() });
         let position = Some(v1::Position { cluster_id: token.clone(), revision: 9 });
         let twin = raw::ListResponse {
-            header: header.clone(),
+            header: header.as_ref().map(|header| header.encode_to_vec().into()).unwrap_or_default(),
             instances: records.iter().map(|record| instance::encoded(record)).collect(),
             next_page_token: token.clone(),
-            position: position.clone(),
+            position: position.as_ref().map(|position| position.encode_to_vec().into()).unwrap_or_default(),
         };
         let message = v1::ListResponse {
             header: header.clone(),
@@ -576,6 +581,34 @@ proptest! {
             let twin = raw::GetResponse::decode(got.encode_to_vec().as_slice()).unwrap();
             prop_assert_eq!(twin.encode_to_vec(), got.encode_to_vec());
         }
+        let result = v1::RenewResult { lease_id: 7, outcome: 1, ttl: Some(prost_types::Duration { seconds: 5, nanos: 0 }), instances: 3 };
+        let renewed = v1::RenewResponse {
+            header,
+            seq: code.into(),
+            results: vec![result; records.len()],
+            renew_after: Some(prost_types::Duration { seconds: 1, nanos: 7 }),
+        };
+        let twin = raw::RenewResponse::decode(renewed.encode_to_vec().as_slice()).unwrap();
+        prop_assert_eq!(twin.encode_to_vec(), renewed.encode_to_vec());
+    }
+
+    /// A header and a position are written as the bytes that their messages have.
+    #[test]
+    fn a_header_is_its_message(
+        node in name(), leader in option::of(name()), cluster in 1_u64.., term in number(), revision in number(),
+        stale: bool, age in option::of((0..u64::from(u32::MAX), 0..1_000_000_000_u32)),
+    ) {
+        let node = NodeName::parse(&node).expect("a name");
+        let cluster_id = ClusterId::new(cluster).expect("not 0");
+        let (term, revision) = (Term(term), Revision(revision));
+        let header = Header {
+            cluster_id, node: &node, term, revision, stale,
+            age: age.map(|(seconds, nanos)| Duration::new(seconds, nanos)),
+            leader: leader.map(|leader| NodeName::parse(&leader).expect("a name")),
+        };
+        prop_assert_eq!(header.encoded(), header.to_proto().encode_to_vec());
+        let position = Position { cluster_id, revision };
+        prop_assert_eq!(member::encoded_position(position), member::position_to_proto(position).encode_to_vec());
     }
 }
 

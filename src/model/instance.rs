@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::{Incarnation, InstanceKey, LeaseId, Metadata, Revision, Tags, Ttl};
+use super::{Incarnation, InstanceKey, LeaseId, Metadata, Revision, Tags, Text, Ttl};
 
 /// How an instance says that it does. Set by its owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,13 +47,13 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// What it is called: `http`, `grpc`; may be empty.
-    pub name: String,
+    pub name: Text,
     /// 1 to 65535.
     pub number: u16,
     /// `tcp`, `udp`, `http2`; free text, may be empty.
-    pub protocol: String,
+    pub protocol: Text,
     /// Where it differs from the instance's address; else empty.
-    pub address: String,
+    pub address: Text,
 }
 
 /// The fields that an instance's owner sets.
@@ -64,17 +64,17 @@ pub struct InstanceSpec {
     /// Its key.
     pub key: InstanceKey,
     /// IPv4, IPv6 or host name.
-    pub address: String,
+    pub address: Text,
     /// At most 16.
-    pub ports: Vec<Port>,
+    pub ports: Box<[Port]>,
     /// 0 to 65535; 0 = takes no traffic.
     pub weight: u32,
     /// Locality, coarse.
-    pub region: String,
+    pub region: Text,
     /// Locality, fine.
-    pub zone: String,
+    pub zone: Text,
     /// The service's own version.
-    pub version: String,
+    pub version: Text,
     /// Short words to select by.
     pub tags: Tags,
     /// Whatever else readers should know.

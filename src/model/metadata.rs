@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, vec};
 
+use super::Text;
+
 /// Texts under different keys, in the keys' order.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Metadata(Box<[(String, String)]>);
+pub struct Metadata(Box<[(Text, Text)]>);
 
 impl Metadata {
     /// No entry.
@@ -27,7 +29,7 @@ impl Metadata {
 
     /// What stands under a key.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&String> {
+    pub fn get(&self, key: &str) -> Option<&Text> {
         self.find(key)
             .ok()
             .and_then(|at| self.0.get(at))
@@ -35,12 +37,13 @@ impl Metadata {
     }
 
     /// Keys and values, in the keys' order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &String)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Text, &Text)> {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
     /// Puts a value under a key; returns what stood there.
-    pub fn insert(&mut self, key: String, value: String) -> Option<String> {
+    pub fn insert(&mut self, key: impl Into<Text>, value: impl Into<Text>) -> Option<Text> {
+        let (key, value) = (key.into(), value.into());
         match self.find(&key) {
             Ok(at) => self.0.get_mut(at).map(|entry| std::mem::replace(&mut entry.1, value)),
             Err(at) => {
@@ -51,7 +54,7 @@ impl Metadata {
     }
 
     /// Removes an entry; returns what stood there.
-    pub fn remove(&mut self, key: &str) -> Option<String> {
+    pub fn remove(&mut self, key: &str) -> Option<Text> {
         let at = self.find(key).ok()?;
         let mut removed = None;
         self.change(|entries| removed = Some(entries.remove(at).1));
@@ -59,7 +62,7 @@ impl Metadata {
     }
 
     /// Keeps the entries for which `keep` holds.
-    pub fn retain(&mut self, mut keep: impl FnMut(&String, &String) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&Text, &Text) -> bool) {
         self.change(|entries| entries.retain(|(key, value)| keep(key, value)));
     }
 
@@ -67,18 +70,18 @@ impl Metadata {
         self.0.binary_search_by(|(held, _)| held.as_str().cmp(key))
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Vec<(String, String)>)) {
+    fn change(&mut self, change: impl FnOnce(&mut Vec<(Text, Text)>)) {
         let mut entries = std::mem::take(&mut self.0).into_vec();
         change(&mut entries);
         self.0 = entries.into_boxed_slice();
     }
 }
 
-impl Extend<(String, String)> for Metadata {
+impl<K: Into<Text>, V: Into<Text>> Extend<(K, V)> for Metadata {
     /// Of several values for one key the last counts, and all count more than what stood there.
-    fn extend<I: IntoIterator<Item = (String, String)>>(&mut self, entries: I) {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
         self.change(|held| {
-            held.extend(entries);
+            held.extend(entries.into_iter().map(|(key, value)| (key.into(), value.into())));
             // Stable, so that of equal keys the latest comes last; and that one is kept.
             held.sort_by(|(one, _), (other, _)| one.cmp(other));
             held.dedup_by(|later, kept| {
@@ -92,16 +95,16 @@ impl Extend<(String, String)> for Metadata {
     }
 }
 
-impl FromIterator<(String, String)> for Metadata {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(entries: I) -> Self {
+impl<K: Into<Text>, V: Into<Text>> FromIterator<(K, V)> for Metadata {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let mut map = Self::new();
         map.extend(entries);
         map
     }
 }
 
-impl<const N: usize> From<[(String, String); N]> for Metadata {
-    fn from(entries: [(String, String); N]) -> Self {
+impl<K: Into<Text>, V: Into<Text>, const N: usize> From<[(K, V); N]> for Metadata {
+    fn from(entries: [(K, V); N]) -> Self {
         entries.into_iter().collect()
     }
 }
@@ -114,13 +117,14 @@ impl From<BTreeMap<String, String>> for Metadata {
 
 impl From<&Metadata> for BTreeMap<String, String> {
     fn from(metadata: &Metadata) -> Self {
-        metadata.0.iter().cloned().collect()
+        let owned = |(key, value): (&Text, &Text)| (key.to_string(), value.to_string());
+        metadata.iter().map(owned).collect()
     }
 }
 
 impl IntoIterator for Metadata {
-    type Item = (String, String);
-    type IntoIter = vec::IntoIter<(String, String)>;
+    type Item = (Text, Text);
+    type IntoIter = vec::IntoIter<(Text, Text)>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_vec().into_iter()
@@ -128,11 +132,11 @@ impl IntoIterator for Metadata {
 }
 
 impl<'a> IntoIterator for &'a Metadata {
-    type Item = (&'a String, &'a String);
-    type IntoIter = std::iter::Map<std::slice::Iter<'a, (String, String)>, fn(&'a (String, String)) -> Self::Item>;
+    type Item = (&'a Text, &'a Text);
+    type IntoIter = std::iter::Map<std::slice::Iter<'a, (Text, Text)>, fn(&'a (Text, Text)) -> Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
-        let both: fn(&'a (String, String)) -> Self::Item = |(key, value)| (key, value);
+        let both: fn(&'a (Text, Text)) -> Self::Item = |(key, value)| (key, value);
         self.0.iter().map(both)
     }
 }
@@ -151,14 +155,14 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Insert(String, String),
-        Remove(String),
-        Extend(Vec<(String, String)>),
-        KeepBelow(String),
+        Insert(Text, Text),
+        Remove(Text),
+        Extend(Vec<(Text, Text)>),
+        KeepBelow(Text),
     }
 
-    fn text() -> impl Strategy<Value = String> {
-        "[a-dä]{0,2}"
+    fn text() -> impl Strategy<Value = Text> {
+        "[a-dä]{0,2}".prop_map(Text::from)
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -193,8 +197,10 @@ mod tests {
                 prop_assert!(metadata.iter().eq(&map));
                 prop_assert_eq!((metadata.len(), metadata.is_empty()), (map.len(), map.is_empty()));
                 prop_assert_eq!(metadata.get(&asked), map.get(&asked));
-                prop_assert_eq!(&metadata, &Metadata::from(map.clone()));
-                prop_assert_eq!(BTreeMap::from(&metadata), map.clone());
+                let strings: BTreeMap<String, String> =
+                    map.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+                prop_assert_eq!(&metadata, &Metadata::from(strings.clone()));
+                prop_assert_eq!(BTreeMap::from(&metadata), strings);
             }
             prop_assert!(metadata.into_iter().eq(map));
         }

@@ -15,6 +15,7 @@ mod metadata;
 mod name;
 mod selector;
 mod tags;
+mod text;
 
 pub use id::{ClusterId, Incarnation, LeaseId, LogIndex, NodeId, Revision, Term};
 pub use instance::{Instance, InstanceSpec, Port, Status};
@@ -25,3 +26,4 @@ pub use metadata::Metadata;
 pub use name::{InstanceId, NameError, Namespace, ServiceName};
 pub use selector::{Match, MatchField, MatchOp, Scope, Selector};
 pub use tags::Tags;
+pub use text::Text;

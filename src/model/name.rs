@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use super::limits::NAME_MAX_BYTES;
+use super::{Text, limits::NAME_MAX_BYTES};
 
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,21 +49,10 @@ fn check(text: &str, colon: bool) -> Result<(), NameError> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, colon: $colon:literal) => {
+    ($(#[$doc:meta])* $name:ident($held:ty), colon: $colon:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash)]
-        pub struct $name(Arc<str>);
-
-        // Instances of one service share the texts of its name, so that most comparisons need not read them. (Shared
-        // texts are found equal without being read anyway.)
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                if Arc::ptr_eq(&self.0, &other.0) {
-                    return Ordering::Equal;
-                }
-                self.0.cmp(&other.0)
-            }
-        }
+        pub struct $name($held);
 
         impl PartialOrd for $name {
             fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -111,15 +100,39 @@ macro_rules! name {
 
 name! {
     /// A namespace: services of the same name in two namespaces have nothing to do with each other.
-    Namespace, colon: false
+    Namespace(Arc<str>), colon: false
 }
 name! {
     /// A service's name.
-    ServiceName, colon: false
+    ServiceName(Arc<str>), colon: false
 }
 name! {
     /// An instance's name within its service.
-    InstanceId, colon: true
+    InstanceId(Text), colon: true
+}
+
+// Instances of one service share the texts of its name, so that most comparisons need not read them. (Shared texts are
+// found equal without being read anyway.)
+macro_rules! ordered_as_shared {
+    ($name:ident) => {
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) {
+                    return Ordering::Equal;
+                }
+                self.0.cmp(&other.0)
+            }
+        }
+    };
+}
+
+ordered_as_shared!(Namespace);
+ordered_as_shared!(ServiceName);
+
+impl Ord for InstanceId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.as_str().cmp(other.0.as_str())
+    }
 }
 
 impl Default for Namespace {

@@ -124,8 +124,8 @@ mod tests {
         let port = |name: &str| Port {
             name: name.into(),
             number: 8080,
-            protocol: String::new(),
-            address: String::new(),
+            protocol: Default::default(),
+            address: Default::default(),
         };
         Instance {
             spec: InstanceSpec {
@@ -135,13 +135,13 @@ mod tests {
                     InstanceId::parse("1").unwrap(),
                 ),
                 address: "10.0.0.7".into(),
-                ports: vec![port("http"), port("grpc"), port("")],
+                ports: [port("http"), port("grpc"), port("")].into(),
                 weight: 100,
                 region: "eu".into(),
                 zone: "a".into(),
-                version: String::new(),
-                tags: ["blue".into(), "canary".into()].into(),
-                metadata: [("team".into(), "x".into()), ("empty".into(), String::new())].into(),
+                version: Default::default(),
+                tags: ["blue", "canary"].into(),
+                metadata: [("team", "x"), ("empty", "")].into(),
                 status: Status::Up,
                 incarnation: Incarnation(0),
             },

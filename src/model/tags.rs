@@ -4,9 +4,11 @@
 
 use std::{collections::BTreeSet, fmt, slice, vec};
 
+use super::Text;
+
 /// Different texts in their order.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tags(Box<[String]>);
+pub struct Tags(Box<[Text]>);
 
 impl Tags {
     /// None.
@@ -34,12 +36,13 @@ impl Tags {
     }
 
     /// In their order.
-    pub fn iter(&self) -> slice::Iter<'_, String> {
+    pub fn iter(&self) -> slice::Iter<'_, Text> {
         self.0.iter()
     }
 
     /// Adds one; says whether it is new.
-    pub fn insert(&mut self, tag: String) -> bool {
+    pub fn insert(&mut self, tag: impl Into<Text>) -> bool {
+        let tag = tag.into();
         let Err(at) = self.find(&tag) else { return false };
         self.change(|tags| tags.insert(at, tag));
         true
@@ -53,7 +56,7 @@ impl Tags {
     }
 
     /// Keeps those for which `keep` holds.
-    pub fn retain(&mut self, keep: impl FnMut(&String) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&Text) -> bool) {
         self.change(|tags| tags.retain(keep));
     }
 
@@ -61,33 +64,33 @@ impl Tags {
         self.0.binary_search_by(|held| held.as_str().cmp(tag))
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Vec<String>)) {
+    fn change(&mut self, change: impl FnOnce(&mut Vec<Text>)) {
         let mut tags = std::mem::take(&mut self.0).into_vec();
         change(&mut tags);
         self.0 = tags.into_boxed_slice();
     }
 }
 
-impl Extend<String> for Tags {
-    fn extend<I: IntoIterator<Item = String>>(&mut self, tags: I) {
+impl<T: Into<Text>> Extend<T> for Tags {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, tags: I) {
         self.change(|held| {
-            held.extend(tags);
+            held.extend(tags.into_iter().map(T::into));
             held.sort_unstable();
             held.dedup();
         });
     }
 }
 
-impl FromIterator<String> for Tags {
-    fn from_iter<I: IntoIterator<Item = String>>(tags: I) -> Self {
+impl<T: Into<Text>> FromIterator<T> for Tags {
+    fn from_iter<I: IntoIterator<Item = T>>(tags: I) -> Self {
         let mut set = Self::new();
         set.extend(tags);
         set
     }
 }
 
-impl<const N: usize> From<[String; N]> for Tags {
-    fn from(tags: [String; N]) -> Self {
+impl<T: Into<Text>, const N: usize> From<[T; N]> for Tags {
+    fn from(tags: [T; N]) -> Self {
         tags.into_iter().collect()
     }
 }
@@ -99,8 +102,8 @@ impl From<BTreeSet<String>> for Tags {
 }
 
 impl IntoIterator for Tags {
-    type Item = String;
-    type IntoIter = vec::IntoIter<String>;
+    type Item = Text;
+    type IntoIter = vec::IntoIter<Text>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_vec().into_iter()
@@ -108,8 +111,8 @@ impl IntoIterator for Tags {
 }
 
 impl<'a> IntoIterator for &'a Tags {
-    type Item = &'a String;
-    type IntoIter = slice::Iter<'a, String>;
+    type Item = &'a Text;
+    type IntoIter = slice::Iter<'a, Text>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -130,14 +133,14 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Insert(String),
-        Remove(String),
-        Extend(Vec<String>),
-        KeepBelow(String),
+        Insert(Text),
+        Remove(Text),
+        Extend(Vec<Text>),
+        KeepBelow(Text),
     }
 
-    fn tag() -> impl Strategy<Value = String> {
-        "[a-dä]{0,2}"
+    fn tag() -> impl Strategy<Value = Text> {
+        "[a-dä]{0,2}".prop_map(Text::from)
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -170,7 +173,7 @@ mod tests {
                 prop_assert!(tags.iter().eq(&set));
                 prop_assert_eq!((tags.len(), tags.is_empty()), (set.len(), set.is_empty()));
                 prop_assert_eq!(tags.contains(&asked), set.contains(&asked));
-                prop_assert_eq!(&tags, &Tags::from(set.clone()));
+                prop_assert_eq!(&tags, &set.iter().map(Text::to_string).collect::<BTreeSet<_>>().into());
             }
             prop_assert!(tags.into_iter().eq(set));
         }

@@ -9,7 +9,7 @@ use super::types::Record;
 /// store's tail, which holds its bytes: decoded it takes several times as much memory.
 const RECORDS_MAX: usize = 4_096;
 /// Their encoded size.
-const BYTES_MAX: usize = 2 << 20;
+const BYTES_MAX: usize = 512 << 10;
 
 /// A gapless stretch at the end of the log.
 #[derive(Debug, Default)]

@@ -69,7 +69,7 @@ impl DueHeap {
 
 #[cfg(test)]
 mod tests {
-    use imbl::OrdSet;
+    use std::sync::Arc;
 
     use super::*;
     use crate::{model::Ttl, registry::leases::Holding};
@@ -77,7 +77,7 @@ mod tests {
     fn grant(leases: &mut Leases, due: &mut DueHeap, deadline: u64) -> LeaseId {
         let id = leases.take_next_id();
         let ttl = Ttl::from_ms(1_000).unwrap();
-        leases.insert(id, Holding::Shared(OrdSet::new()), ttl, LeaseTime(deadline));
+        leases.insert(id, Holding::Shared(Arc::default()), ttl, LeaseTime(deadline));
         due.push(LeaseTime(deadline), id);
         id
     }

@@ -30,14 +30,15 @@ pub(super) fn spec(text: &str) -> InstanceSpec {
     InstanceSpec {
         key: key(text),
         address: "10.0.0.7".into(),
-        ports: vec![Port {
+        ports: [Port {
             name: "http".into(),
             number: 8080,
             protocol: "tcp".into(),
-            address: String::new(),
-        }],
+            address: Default::default(),
+        }]
+        .into(),
         weight: WEIGHT_DEFAULT,
-        region: String::new(),
+        region: Default::default(),
         zone: "a".into(),
         version: "1".into(),
         tags: Tags::new(),

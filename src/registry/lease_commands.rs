@@ -1,6 +1,6 @@
 //! GrantLease and RevokeLease, and the steps by which other commands make and renew leases.
 
-use imbl::OrdSet;
+use std::sync::Arc;
 
 use super::{
     Outcome, Rejection, RemoveReason, leases::Holding, register::exceeds, snapshot::is_callers_own, work::Work,
@@ -37,7 +37,7 @@ impl Work<'_> {
         }
         self.state.revision = self.next_revision();
         let lease_id = lease_id.unwrap_or_else(|| self.state.leases.take_next_id());
-        self.insert_lease(lease_id, Holding::Shared(OrdSet::new()), ttl);
+        self.insert_lease(lease_id, Holding::Shared(Arc::default()), ttl);
         Ok(granted(lease_id, ttl, 0))
     }
 

@@ -3,6 +3,8 @@
 //! An *own lease* was made with one instance and lives as long as it holds it. A *shared lease* was granted by
 //! itself, holds any number, and lives on when it holds none.
 
+use std::sync::Arc;
+
 use imbl::{OrdMap, OrdSet};
 
 use super::{
@@ -16,8 +18,8 @@ use crate::model::{InstanceKey, LeaseId, LeaseTime, Ttl};
 pub(super) enum Holding {
     /// An own lease: its instance.
     Own(InstanceKey),
-    /// A shared lease: its instances.
-    Shared(OrdSet<InstanceKey>),
+    /// A shared lease: its instances. Of many leases few are shared, so that what these need takes no room in all.
+    Shared(Arc<OrdSet<InstanceKey>>),
 }
 
 impl Holding {
@@ -140,7 +142,7 @@ impl Leases {
     /// A shared lease holds one more.
     pub(super) fn attach(&mut self, id: LeaseId, key: InstanceKey) {
         if let Some(Holding::Shared(keys)) = self.holdings.get_mut(&id) {
-            keys.insert(key);
+            Arc::make_mut(keys).insert(key);
             self.recount(id);
         }
     }
@@ -152,7 +154,7 @@ impl Leases {
                 self.remove(id);
             }
             Some(Holding::Shared(keys)) => {
-                keys.remove(key);
+                Arc::make_mut(keys).remove(key);
                 self.recount(id);
             }
             Some(Holding::Own(_)) | None => {}
@@ -217,7 +219,7 @@ mod tests {
     fn a_shared_lease_lives_on_with_nothing_to_hold() {
         let mut leases = Leases::default();
         let id = leases.take_next_id();
-        leases.insert(id, Holding::Shared(OrdSet::new()), ttl(1_000), LeaseTime(9));
+        leases.insert(id, Holding::Shared(Arc::default()), ttl(1_000), LeaseTime(9));
         leases.attach(id, key("b"));
         leases.attach(id, key("a"));
         leases.attach(id, key("a"));

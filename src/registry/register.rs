@@ -30,13 +30,14 @@ impl Work<'_> {
     /// Puts one record.
     pub(super) fn register(&mut self, command: &Register) -> Result<Outcome, Rejection> {
         let spec = &command.instance;
-        let before = self.state.instance(&spec.key).cloned();
-        self.state.check_fence(before.as_deref(), &spec.key, spec.incarnation)?;
-        check_revision(before.as_deref(), &spec.key, command.expected_mod_revision)?;
+        let key = self.state.summaries.intern(&spec.key);
+        let before = self.state.instance(&key).cloned();
+        self.state.check_fence(before.as_deref(), &key, spec.incarnation)?;
+        check_revision(before.as_deref(), &key, command.expected_mod_revision)?;
         let holder = self.state.holder(before.as_deref(), spec, command.hold)?;
         self.state.check_room(&[before.as_deref()], holder)?;
         let revision = self.next_revision();
-        let (instance, how) = self.seat(revision, spec, before.as_ref(), holder);
+        let (instance, how) = self.seat(revision, spec, key, before.as_ref(), holder);
         if how != Registered::Unchanged {
             self.state.revision = revision;
         }
@@ -56,10 +57,8 @@ impl Work<'_> {
             Hold::Permanent => Holder::Permanent,
         };
         let in_order = in_key_order(&command.instances)?;
-        let before: Vec<_> = in_order
-            .iter()
-            .map(|spec| self.state.instance(&spec.key).cloned())
-            .collect();
+        let keys = self.state.keys_of(&in_order);
+        let before: Vec<_> = keys.iter().map(|key| self.state.instance(key).cloned()).collect();
         for spec in &command.instances {
             let record = self.state.instance(&spec.key);
             self.state
@@ -73,8 +72,8 @@ impl Work<'_> {
         }
         let revision = self.next_revision();
         let mut changed = false;
-        for (spec, before) in in_order.into_iter().zip(&before) {
-            let (_, how) = self.seat(revision, spec, before.as_ref(), holder);
+        for ((spec, key), before) in in_order.into_iter().zip(keys).zip(&before) {
+            let (_, how) = self.seat(revision, spec, key, before.as_ref(), holder);
             changed |= how != Registered::Unchanged;
         }
         if changed {
@@ -83,18 +82,17 @@ impl Work<'_> {
         Ok(Outcome::BatchRegistered { changed })
     }
 
-    /// Puts a record in the place of the one before under its holder, which is renewed. Nothing is refused any more.
+    /// Puts a record in the place of the one before under its holder, which is renewed. Nothing is refused any more. `key`
+    /// is the record's, of shared texts, unless one stands there that has them.
     fn seat(
         &mut self,
         revision: Revision,
         spec: &InstanceSpec,
+        key: InstanceKey,
         before: Option<&Arc<Instance>>,
         holder: Holder,
     ) -> (Arc<Instance>, Registered) {
-        let key = match before {
-            Some(before) => before.key().clone(),
-            None => self.state.summaries.intern(&spec.key),
-        };
+        let key = before.map_or(key, |before| before.key().clone());
         let lease = self.hold(&key, before.map(Arc::as_ref), holder);
         let how = match before {
             None => Registered::Created,
@@ -151,6 +149,22 @@ impl Work<'_> {
 }
 
 impl State {
+    /// The keys of records that are in the order of their keys, each sharing its texts with those of its service.
+    fn keys_of(&self, in_order: &[&InstanceSpec]) -> Vec<InstanceKey> {
+        let mut keys: Vec<InstanceKey> = Vec::with_capacity(in_order.len());
+        for spec in in_order {
+            let (namespace, service) = (&spec.key.namespace, &spec.key.service);
+            let neighbour = keys
+                .last()
+                .filter(|last| last.service == *service && last.namespace == *namespace);
+            keys.push(match neighbour {
+                Some(last) => InstanceKey::new(last.namespace.clone(), last.service.clone(), spec.key.id.clone()),
+                None => self.summaries.intern(&spec.key),
+            });
+        }
+        keys
+    }
+
     /// What would hold this instance.
     fn holder(&self, before: Option<&Instance>, spec: &InstanceSpec, hold: Hold) -> Result<Holder, Rejection> {
         match hold {

@@ -277,7 +277,7 @@ impl Restore {
                 let empty = || Corrupt(format!("the own lease {} holds no instance", staged.lease_id));
                 Holding::Own(key.ok_or_else(empty)?)
             } else {
-                Holding::Shared(staged.keys.into_iter().collect())
+                Holding::Shared(Arc::new(staged.keys.into_iter().collect()))
             };
             self.state
                 .leases

@@ -114,12 +114,16 @@ impl Summaries {
         let Some(key) = after.or(before).map(Instance::key) else {
             return;
         };
-        let (namespace, service) = (key.namespace.clone(), key.service.clone());
-        let is_new = !self.services.contains_key(&service_place(key) as &dyn Place);
-        let tally = self
-            .services
-            .entry((namespace.clone(), service))
-            .or_insert(Tally::EMPTY);
+        let place = service_place(key);
+        let mut is_new = false;
+        let tally = match self.services.get_mut(&place as &dyn Place) {
+            Some(tally) => tally,
+            None => {
+                is_new = true;
+                let service = (key.namespace.clone(), key.service.clone());
+                self.services.entry(service).or_insert(Tally::EMPTY)
+            }
+        };
         if let Some(before) = before {
             *tally.of(before.spec.status) -= 1;
             if tally.newest == Some(before.mod_revision) {
@@ -132,12 +136,12 @@ impl Summaries {
         }
         let is_over = tally.is_empty();
         if is_over {
-            self.services.remove(&service_place(key) as &dyn Place);
+            self.services.remove(&place as &dyn Place);
         }
         if before.is_some() == after.is_some() {
             return;
         }
-        let count = self.namespaces.entry(namespace).or_default();
+        let count = self.namespaces.entry(key.namespace.clone()).or_default();
         count.instances = count.instances + u32::from(after.is_some()) - u32::from(before.is_some());
         count.services = count.services + u32::from(is_new) - u32::from(is_over);
         if count.instances == 0 {

@@ -54,14 +54,13 @@ impl Update {
         spec.status = self.status.unwrap_or(spec.status);
         spec.weight = self.weight.unwrap_or(spec.weight);
         if let Some(version) = &self.version {
-            spec.version.clone_from(version);
+            spec.version = version.as_str().into();
         }
-        spec.tags.retain(|tag| !self.remove_tags.contains(tag));
-        spec.tags.extend(self.add_tags.iter().cloned());
-        spec.metadata.retain(|key, _| !self.remove_metadata.contains(key));
-        let set = self.set_metadata.iter();
+        spec.tags.retain(|tag| !self.remove_tags.contains(tag.as_str()));
+        spec.tags.extend(&self.add_tags);
         spec.metadata
-            .extend(set.map(|(key, value)| (key.clone(), value.clone())));
+            .retain(|key, _| !self.remove_metadata.contains(key.as_str()));
+        spec.metadata.extend(&self.set_metadata);
         spec
     }
 }
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!(run(&mut desk, command), Ok(true));
         let spec = &desk.instance("api/a").unwrap().spec;
         assert_eq!(spec.tags, add(&["blue"]).into());
-        assert_eq!(spec.metadata, [("k".into(), "2".into())].into());
+        assert_eq!(spec.metadata, [("k", "2")].into());
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub struct LogLimits {
 impl Default for LogLimits {
     fn default() -> Self {
         Self {
-            tail_max_bytes: 64 << 20,
-            write_buffer_bytes: 16 << 20,
+            tail_max_bytes: 4 << 20,
+            write_buffer_bytes: 4 << 20,
         }
     }
 }

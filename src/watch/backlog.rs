@@ -180,7 +180,7 @@ impl Queue {
     /// How many changes make one step: the first `count`, and the revisions after them in which no instance changes
     /// that is in the step already. Two whose hashes are alike by chance count as one: they are two steps then.
     fn joined(&self, mut count: usize, settled: Revision, join_max: usize) -> usize {
-        let mut keys: HashSet<u64, BuildHasherDefault<AsHashed>> = HashSet::default();
+        let mut keys: HashSet<u32, BuildHasherDefault<AsHashed>> = HashSet::default();
         let hashes = |from: usize, count: usize| self.waiting.range(from..from + count).map(|one| one.record.key_hash);
         // What a snapshot brought is a step of its own.
         let brought = |place: usize| self.waiting.get(place).is_some_and(|one| one.record.since.is_some());
@@ -217,8 +217,9 @@ impl Hasher for AsHashed {
         }
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    /// The place in a table is read from the low bits, and what tells apart those of one place from the high ones.
+    fn write_u32(&mut self, hash: u32) {
+        self.0 = u64::from(hash) << 32 | u64::from(hash);
     }
 }
 

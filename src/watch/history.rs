@@ -52,7 +52,7 @@ impl History {
     /// Adds whole revisions, later than all that are here. Returns what had to go for them, for the caller to drop
     /// where nobody waits for it.
     pub(super) fn append(&mut self, records: Vec<Arc<Record>>) -> Vec<Chunk> {
-        let bytes: usize = records.iter().map(|record| record.history_bytes).sum();
+        let bytes: usize = records.iter().map(|record| record.history_bytes()).sum();
         self.changes += records.len();
         self.bytes += bytes;
         self.open_bytes += bytes;
@@ -116,7 +116,7 @@ impl History {
             }
             self.floor = last_revision(&oldest);
             self.changes -= oldest.len();
-            self.bytes -= oldest.iter().map(|record| record.history_bytes).sum::<usize>();
+            self.bytes -= oldest.iter().map(|record| record.history_bytes()).sum::<usize>();
             gone.push(oldest);
         }
         gone
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn bytes_bound_it_too() {
-        let one = record(put(1, "web", "a", "z")).history_bytes;
+        let one = record(put(1, "web", "a", "z")).history_bytes();
         let mut history = limited(1_000, one * 10);
         for revision in 1..=100 {
             append(&mut history, [revision]);

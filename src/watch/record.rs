@@ -24,13 +24,13 @@ pub(super) struct Record {
     /// known here. `None` = it leads from the revision before its own.
     pub(super) since: Option<Arc<View>>,
     /// Of its key: changes with different ones are of different instances.
-    pub(super) key_hash: u64,
-    /// What it weighs in a queue as a put.
-    put_bytes: usize,
+    pub(super) key_hash: u32,
+    /// What it weighs in a queue as a put. (There are many records: 32 bits are enough for one's bytes.)
+    put_bytes: u32,
     /// What it weighs in a queue as a removal.
-    remove_bytes: usize,
-    /// What it weighs in the history, which may be the last to hold a record's former side.
-    pub(super) history_bytes: usize,
+    remove_bytes: u32,
+    /// What it weighs in the history.
+    history_bytes: u32,
 }
 
 impl Record {
@@ -42,10 +42,10 @@ impl Record {
         change.key().hash(&mut hasher);
         Self {
             since,
-            key_hash: hasher.finish(),
-            put_bytes,
-            remove_bytes,
-            history_bytes: remove_bytes + put_bytes + before_bytes,
+            key_hash: high_half(hasher.finish()),
+            put_bytes: short(put_bytes),
+            remove_bytes: short(remove_bytes),
+            history_bytes: short(remove_bytes + put_bytes + before_bytes),
             change,
         }
     }
@@ -67,8 +67,26 @@ impl Record {
     }
 
     pub(super) fn queue_bytes(&self, put: bool) -> usize {
-        if put { self.put_bytes } else { self.remove_bytes }
+        long(if put { self.put_bytes } else { self.remove_bytes })
     }
+
+    /// What it weighs in the history, which may be the last to hold a record's former side.
+    pub(super) fn history_bytes(&self) -> usize {
+        long(self.history_bytes)
+    }
+}
+
+fn high_half(hash: u64) -> u32 {
+    u32::try_from(hash >> 32).expect("32 bits are left")
+}
+
+/// A record's bytes, of which there are at most as many as a message has.
+fn short(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+fn long(bytes: u32) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// A record's encoded length; what it will be about, when nobody has encoded it yet.
@@ -124,7 +142,7 @@ mod tests {
     fn a_record_that_nobody_encoded_is_estimated_by_its_texts() {
         let mut spec = sample::spec("web", "a", "z1");
         let lean = instance_bytes(&sample::instance(spec.clone(), 1));
-        spec.metadata.insert("key".into(), "v".repeat(1000));
+        spec.metadata.insert("key", "v".repeat(1000));
         let fat = instance_bytes(&sample::instance(spec, 1));
         assert!((fat - lean).abs_diff(1003) < 16, "{lean} {fat}");
     }
@@ -132,7 +150,7 @@ mod tests {
     #[test]
     fn a_removal_weighs_little_in_a_queue_and_its_record_in_the_history() {
         let mut spec = sample::spec("web", "a", "z1");
-        spec.metadata.insert("key".into(), "v".repeat(1000));
+        spec.metadata.insert("key", "v".repeat(1000));
         let removal = Change {
             revision: Revision(8),
             before: Some(Arc::new(sample::instance(spec, 1))),
@@ -141,7 +159,7 @@ mod tests {
         };
         let record = Record::new(removal, None);
         assert!(record.queue_bytes(false) < 200);
-        assert!(record.history_bytes > 1000);
+        assert!(record.history_bytes() > 1000);
         assert_eq!(record.base(), Revision(7));
     }
 }

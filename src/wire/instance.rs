@@ -20,8 +20,8 @@ use super::{
     writer::{change_bytes, put_bytes, put_record, removal_bytes},
 };
 use crate::model::{
-    Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, Namespace, Port, Revision, ServiceName,
-    Status,
+    Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, LeaseId, Metadata, Namespace, Port, Revision,
+    ServiceName, Status, Tags, Text,
     limits::{
         LABEL_MAX_BYTES, METADATA_KEY_MAX_BYTES, METADATA_MAX, METADATA_VALUE_MAX_BYTES, PORT_NAME_MAX_BYTES,
         PORTS_MAX, RECORD_MAX_BYTES, TAG_MAX_BYTES, TAGS_MAX, WEIGHT_DEFAULT, WEIGHT_MAX,
@@ -65,13 +65,13 @@ pub fn status_as_read(status: i32) -> Status {
 pub fn spec_to_proto(spec: &InstanceSpec) -> v1::Instance {
     v1::Instance {
         key: Some(key_to_proto(&spec.key)),
-        address: spec.address.clone(),
+        address: spec.address.as_str().into(),
         ports: spec.ports.iter().map(port_to_proto).collect(),
         weight: Some(spec.weight),
-        region: spec.region.clone(),
-        zone: spec.zone.clone(),
-        version: spec.version.clone(),
-        tags: spec.tags.iter().cloned().collect(),
+        region: spec.region.as_str().into(),
+        zone: spec.zone.as_str().into(),
+        version: spec.version.as_str().into(),
+        tags: spec.tags.iter().map(Text::to_string).collect(),
         metadata: (&spec.metadata).into(),
         status: status_to_proto(spec.status).into(),
         incarnation: spec.incarnation.as_i64(),
@@ -98,6 +98,11 @@ pub fn instance_to_proto(instance: &Instance) -> v1::Instance {
 #[must_use]
 pub fn encoded_put(instance: &Instance) -> Bytes {
     instance.encoded.get_or_init(|| put_bytes(instance)).clone()
+}
+
+/// Encodes a record, to be sent later: [`encoded_put`] and [`encoded`] then find it done.
+pub fn encode(instance: &Instance) {
+    instance.encoded.get_or_init(|| put_bytes(instance));
 }
 
 /// The bytes of a change that puts a record at another revision than its own.
@@ -277,27 +282,28 @@ impl Fields {
         let zone = label(self, "zone", sent.zone);
         let version = label(self, "version", sent.version);
         let tags = if limited {
-            self.tags(&path.field("tags"), sent.tags)
+            self.tags(&path.field("tags"), sent.tags).map(Tags::from)
         } else {
             Some(sent.tags.into_iter().collect())
         };
         let metadata = if limited {
             self.metadata(&path.field("metadata"), sent.metadata)
+                .map(Metadata::from)
         } else {
-            Some(sent.metadata)
+            Some(sent.metadata.into())
         };
         let status = self.status(&path.field("status"), sent.status);
         let incarnation = self.number(&path.field("incarnation"), sent.incarnation);
         Some(InstanceSpec {
             key: key?,
-            address: address?,
-            ports: ports?,
+            address: address?.into(),
+            ports: ports?.into(),
             weight: weight?,
-            region: region?,
-            zone: zone?,
-            version: version?,
-            tags: tags?.into(),
-            metadata: metadata?.into(),
+            region: region?.into(),
+            zone: zone?.into(),
+            version: version?.into(),
+            tags: tags?,
+            metadata: metadata?,
             status: status?.unwrap_or_default(),
             incarnation: Incarnation(incarnation?),
         })
@@ -325,10 +331,10 @@ impl Fields {
         };
         if bounds == Bounds::Types {
             return Some(Port {
-                name: port.name,
+                name: port.name.into(),
                 number: number?,
-                protocol: port.protocol,
-                address: port.address,
+                protocol: port.protocol.into(),
+                address: port.address.into(),
             });
         }
         let name = self.text(&path.field("name"), port.name, PORT_NAME_MAX_BYTES);
@@ -339,10 +345,10 @@ impl Fields {
             self.address(&path.field("address"), port.address)
         };
         Some(Port {
-            name: name?,
+            name: name?.into(),
             number: number?,
-            protocol: protocol?,
-            address: address?,
+            protocol: protocol?.into(),
+            address: address?.into(),
         })
     }
 
@@ -408,10 +414,10 @@ fn clear_output(instance: &mut v1::Instance) {
 
 fn port_to_proto(port: &Port) -> v1::Port {
     v1::Port {
-        name: port.name.clone(),
+        name: port.name.as_str().into(),
         number: i32::from(port.number),
-        protocol: port.protocol.clone(),
-        address: port.address.clone(),
+        protocol: port.protocol.as_str().into(),
+        address: port.address.as_str().into(),
     }
 }
 
@@ -429,12 +435,12 @@ mod tests {
         );
         let small = InstanceSpec {
             key,
-            address: String::new(),
-            ports: Vec::new(),
+            address: Text::new(),
+            ports: Box::default(),
             weight: 0,
-            region: String::new(),
-            zone: String::new(),
-            version: String::new(),
+            region: Text::new(),
+            zone: Text::new(),
+            version: Text::new(),
             tags: Tags::new(),
             metadata: Metadata::new(),
             status: Status::Up,
@@ -443,14 +449,14 @@ mod tests {
         let port = |number| Port {
             name: "http".into(),
             number,
-            protocol: String::new(),
+            protocol: Text::new(),
             address: "::1".into(),
         };
         let large = InstanceSpec {
             address: "10.0.0.1".into(),
-            ports: vec![port(1), port(65_535)],
+            ports: [port(1), port(65_535)].into(),
             weight: 65_535,
-            version: "x".repeat(300),
+            version: "x".repeat(300).into(),
             tags: (0..20).map(|n| format!("tag-{n}")).collect(),
             metadata: (0..20).map(|n| (format!("k{n}"), "v".repeat(n * 40))).collect(),
             incarnation: Incarnation(1 << 40),

@@ -113,7 +113,7 @@ pub(crate) fn soon(span: Duration) -> Instant {
 /// Puts instance `number` of `web`, for good; returns the revision. Another text is a change.
 pub(crate) async fn put(node: &Node, number: u64, text: &str) -> Revision {
     let mut register = registered(number);
-    register.instance.version = text.to_owned();
+    register.instance.version = text.into();
     write(node, Command::Register(register)).await
 }
 

@@ -384,7 +384,7 @@ impl Naive {
             spec.weight = weight;
         }
         if let Some(version) = &command.version {
-            spec.version.clone_from(version);
+            spec.version = version.into();
         }
         for tag in &command.remove_tags {
             spec.tags.remove(tag);

@@ -362,7 +362,7 @@ fn a_watcher_that_never_reads_holds_no_more_than_its_limit() {
     let watches: Vec<_> = (0..50).map(|_| world.hub.watch(all(), Start::Now).unwrap()).collect();
     for i in 0..500 {
         let mut instance = spec(key("default", "web", &format!("i{}", i % 7)), "z1");
-        instance.metadata.insert("note".into(), format!("{i:0>200}"));
+        instance.metadata.insert("note", format!("{i:0>200}"));
         world.apply(0, vec![register(instance, Hold::Permanent)]);
         let stats = world.hub.stats();
         assert!(stats.queued_bytes <= 50 * 10_000, "{stats:?}");

@@ -104,7 +104,7 @@ fn serving_and_matches_leave_out_the_rest() {
     down.status = Status::Down;
     desk.register(down, Hold::Permanent).unwrap();
     let mut tagged = spec("a/web/2");
-    tagged.tags.insert("blue".into());
+    tagged.tags.insert("blue");
     desk.register(tagged, Hold::Permanent).unwrap();
     let mut web = selector(Some("a"), services(&["web"]));
     web.serving = true;

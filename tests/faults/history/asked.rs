@@ -41,16 +41,16 @@ pub fn asked_by(command: &Command) -> u64 {
 fn of_instance(spec: &InstanceSpec) -> Vec<Part> {
     let mut parts = vec![
         ("key", spec.key.to_string()),
-        ("address", spec.address.clone()),
+        ("address", spec.address.to_string()),
         ("weight", spec.weight.to_string()),
-        ("region", spec.region.clone()),
-        ("zone", spec.zone.clone()),
-        ("version", spec.version.clone()),
+        ("region", spec.region.to_string()),
+        ("zone", spec.zone.to_string()),
+        ("version", spec.version.to_string()),
         ("status", spec.status.name().to_owned()),
         ("incarnation", spec.incarnation.0.to_string()),
     ];
     parts.extend(spec.ports.iter().map(|port| ("port", format!("{port:?}"))));
-    parts.extend(spec.tags.iter().map(|tag| ("tag", tag.clone())));
+    parts.extend(spec.tags.iter().map(|tag| ("tag", tag.to_string())));
     parts.extend(
         spec.metadata
             .iter()

@@ -6,7 +6,7 @@ use prost::Message as _;
 use roster::{
     model::{
         Hold, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, LeaseTime, Namespace, Revision, ServiceName,
-        Status, Tags, Ttl,
+        Status, Tags, Text, Ttl,
     },
     registry::{BatchRegister, Command, Deregister, Entry, Register, Update},
     wire::{internal, log::entry_from_proto},
@@ -135,12 +135,12 @@ fn hold_to_model(hold: history::Hold) -> Result<Hold, String> {
 fn spec(key: &str, incarnation: i64, mark: &str) -> Result<InstanceSpec, String> {
     Ok(InstanceSpec {
         key: parse_key(key)?,
-        address: String::new(),
-        ports: Vec::new(),
+        address: Default::default(),
+        ports: Box::default(),
         weight: 100,
-        region: String::new(),
-        zone: String::new(),
-        version: String::new(),
+        region: Default::default(),
+        zone: Default::default(),
+        version: Default::default(),
         tags: Tags::new(),
         metadata: marked(mark).into(),
         status: Status::Up,
@@ -164,7 +164,7 @@ fn parse_key(text: &str) -> Result<InstanceKey, String> {
 /// What a client asked that became this command.
 #[must_use]
 pub fn command_to_request(command: &Command) -> Request {
-    let mark = |spec: &InstanceSpec| -> Mark { spec.metadata.get(MARK).cloned().unwrap_or_default() };
+    let mark = |spec: &InstanceSpec| -> Mark { spec.metadata.get(MARK).map(Text::to_string).unwrap_or_default() };
     let expected = |revision: Option<Revision>| revision.map(Revision::as_i64);
     match command {
         Command::Register(register) => Request::Register {

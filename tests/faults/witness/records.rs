@@ -6,7 +6,7 @@ use std::{
 };
 
 use roster::{
-    model::{Instance, Status},
+    model::{Instance, Status, Text},
     registry::RemoveReason,
 };
 
@@ -58,7 +58,7 @@ impl Shown {
             key: spec.key.to_string(),
             incarnation: spec.incarnation.as_i64(),
             lease: instance.lease_id().map_or(0, roster::model::LeaseId::as_i64),
-            mark: spec.metadata.get(MARK).cloned().unwrap_or_default(),
+            mark: spec.metadata.get(MARK).map(Text::to_string).unwrap_or_default(),
             create_revision: instance.create_revision.as_i64(),
             mod_revision: instance.mod_revision.as_i64(),
             digest: digest(instance),

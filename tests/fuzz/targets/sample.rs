@@ -29,7 +29,7 @@ pub(crate) fn spec(service: &str, id: &str) -> InstanceSpec {
     InstanceSpec {
         key: key(service, id),
         address: "10.0.0.7".into(),
-        ports: vec![port("http", 8080), port("admin", 65_535)],
+        ports: [port("http", 8080), port("admin", 65_535)].into(),
         weight: 7,
         region: "north".into(),
         zone: "north-1".into(),
