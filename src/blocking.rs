@@ -11,9 +11,23 @@ use tokio::{
 /// # Errors
 /// The runtime is shutting down, and the work was not begun; or it panicked.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => Ok(work()),
-        _ => tokio::task::spawn_blocking(work).await,
+    begin(work).await
+}
+
+/// The same, begun at once, whether anyone waits for it yet or not; on a runtime of one thread it is done when someone
+/// does.
+pub(crate) fn begin<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, JoinError>> + Send {
+    let begun = match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => Err(work),
+        _ => Ok(tokio::task::spawn_blocking(work)),
+    };
+    async move {
+        match begun {
+            Ok(task) => task.await,
+            Err(work) => Ok(work()),
+        }
     }
 }
 
@@ -27,6 +41,15 @@ mod tests {
     async fn on_one_thread_it_is_done_in_place() {
         let here = thread::current().id();
         assert_eq!(run(move || thread::current().id()).await.unwrap(), here);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_is_begun_goes_on_before_anyone_waits() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let begun = begin(move || told.send(7).is_ok());
+        // This thread is taken, so it was another one.
+        assert_eq!(heard.recv(), Ok(7));
+        assert!(begun.await.unwrap());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

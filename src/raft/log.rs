@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, future::BoxFuture};
 use openraft::{
     OptionalSend, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
@@ -101,19 +101,25 @@ impl Log {
         if let Some(records) = self.tail().read(start, end, READ_MAX_BYTES) {
             return Ok(records);
         }
-        let store = self.store.clone();
-        let from_disk = move || {
-            let records = store.read(start..end, READ_MAX_BYTES).map_err(io::Error::other)?;
-            decode(start, records)
-        };
         match self
             .store
             .read_recent(start..end, READ_MAX_BYTES)
             .map_err(io::Error::other)?
         {
             Some(records) => decode(start, records),
-            None => blocking::run(from_disk).await.map_err(io::Error::other)?,
+            None => self.read_aside(start, end).await,
         }
+    }
+
+    /// The same, on another thread, which begins with it at once: reading waits for the disk, and decoding takes as long
+    /// as applying.
+    fn read_aside(&self, start: u64, end: u64) -> BoxFuture<'static, io::Result<Vec<Record>>> {
+        let store = self.store.clone();
+        let reading = blocking::begin(move || {
+            let records = store.read(start..end, READ_MAX_BYTES).map_err(io::Error::other)?;
+            decode(start, records)
+        });
+        Box::pin(async move { reading.await.map_err(io::Error::other)? })
     }
 
     /// A range as the part of it that the log may hold.
@@ -198,22 +204,19 @@ impl RaftLogReader<TypeConfig> for Log {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        // Apply asks for everything that is committed, which may be a whole log: it is read piece by piece.
+        // Apply asks for everything that is committed, which may be a whole log: it is read piece by piece, each while
+        // the one before is applied.
         let (start, end) = self.clamp(&range);
         let ahead = Ahead {
             log: self.clone(),
             read: Vec::new().into_iter(),
+            coming: None,
             next: start,
             end,
         };
         futures_util::stream::try_unfold(ahead, |mut ahead| async move {
             if ahead.read.len() == 0 && ahead.next < ahead.end {
-                let read = ahead.log.read(ahead.next, ahead.end).await?;
-                ahead.next += read.len() as u64;
-                if read.is_empty() {
-                    ahead.end = ahead.next;
-                }
-                ahead.read = read.into_iter();
+                ahead.read = ahead.piece().await?.into_iter();
             }
             Ok(ahead.read.next().map(|record| (record, ahead)))
         })
@@ -227,8 +230,27 @@ impl RaftLogReader<TypeConfig> for Log {
 struct Ahead {
     log: Log,
     read: std::vec::IntoIter<Record>,
+    /// The piece from `next` on, which is being read and decoded.
+    coming: Option<BoxFuture<'static, io::Result<Vec<Record>>>>,
     next: u64,
     end: u64,
+}
+
+impl Ahead {
+    /// The next piece; the one after it is begun.
+    async fn piece(&mut self) -> io::Result<Vec<Record>> {
+        let piece = match self.coming.take() {
+            Some(coming) => coming.await?,
+            None => self.log.read(self.next, self.end).await?,
+        };
+        self.next += piece.len() as u64;
+        if piece.is_empty() {
+            self.end = self.next;
+        } else if self.next < self.end {
+            self.coming = Some(self.log.read_aside(self.next, self.end));
+        }
+        Ok(piece)
+    }
 }
 
 /// Tells whoever waits, if anyone still does: the receiver goes only with the whole node.

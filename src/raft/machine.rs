@@ -30,6 +30,9 @@ use crate::{
 const BATCH_MAX_ENTRIES: usize = 64;
 /// A batch ends after so many changes, however few its entries.
 const BATCH_MAX_CHANGES: usize = 4_096;
+/// The same where nobody waits for an answer and more is there than one batch has: a node that starts, or was away. Each
+/// version that is published is one that the next can't change in place, so it makes fewer.
+const CATCHING_UP_MAX_CHANGES: usize = 32_768;
 
 /// The state machine of one node.
 pub(crate) struct Machine {
@@ -83,7 +86,7 @@ impl Machine {
                 let changes = std::mem::take(&mut applied.changes);
                 for instance in changes.iter().filter_map(|change| change.after.as_ref()) {
                     // Made here once, and then sent to every reader.
-                    let _sent_later = wire::instance::encoded(instance);
+                    wire::instance::encode(instance);
                 }
                 batch.changes.extend(changes);
             }
@@ -127,6 +130,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut entries = entries.ready_chunks(BATCH_MAX_ENTRIES);
         let mut batch = Batch::default();
         while let Some(ready) = entries.next().await {
+            let catching_up = ready.len() == BATCH_MAX_ENTRIES;
             for entry in ready {
                 // What was applied before is published even if the log can't be read any further.
                 match entry {
@@ -136,12 +140,20 @@ impl RaftStateMachine<TypeConfig> for Machine {
                         return Err(error);
                     }
                 }
-                if batch.changes.len() >= BATCH_MAX_CHANGES {
+                let changes_max = if batch.answers.is_empty() && catching_up {
+                    CATCHING_UP_MAX_CHANGES
+                } else {
+                    BATCH_MAX_CHANGES
+                };
+                if batch.changes.len() >= changes_max {
                     self.publish(&mut batch);
                 }
             }
-            self.publish(&mut batch);
+            if !catching_up || !batch.answers.is_empty() {
+                self.publish(&mut batch);
+            }
         }
+        self.publish(&mut batch);
         Ok(())
     }
 
