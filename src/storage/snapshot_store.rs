@@ -245,6 +245,19 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
+    /// Hands what was written so far to the disk and waits until it is there: many small waits in the place of a large one
+    /// in the end, which would hold up the log's.
+    ///
+    /// # Errors
+    /// It can't be written. What a failed sync left on the disk is unknown: the snapshot must be given up.
+    pub fn sync_so_far(&mut self) -> io::Result<()> {
+        let Some(file) = self.partial.file.as_mut() else {
+            return Ok(());
+        };
+        file.flush()?;
+        file.get_ref().sync_data()
+    }
+
     /// Makes it durable and, unless a newer one came first, the latest; then the older ones are removed.
     ///
     /// # Errors

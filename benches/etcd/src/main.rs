@@ -3,11 +3,13 @@
 //! `etcd` drives an etcd cluster through one workload, as `roster bench` drives Roster: the same closed loops, clocks,
 //! histograms and figures (`roster::cli::bench::measure`), and the same object printed. `compare` starts three nodes of
 //! each by turns, lets both commands run, and prints one table. `echo` measures what a call costs with nothing behind it.
+//! `scale` fills Roster with a million instances, keeps them alive under load, and says what that size costs.
 
 mod compare;
 mod echo;
 mod etcd;
 mod problem;
+mod scale;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,7 @@ enum Command {
     Etcd(etcd::EtcdArgs),
     Compare(compare::CompareArgs),
     Echo(echo::EchoArgs),
+    Scale(scale::ScaleArgs),
     #[command(hide = true)]
     EchoServer(echo::EchoServerArgs),
     #[command(hide = true)]
@@ -39,6 +42,7 @@ async fn main() -> ExitCode {
         Command::Etcd(args) => args.run().await,
         Command::Compare(args) => args.run().await,
         Command::Echo(args) => args.run().await,
+        Command::Scale(args) => args.run().await,
         Command::EchoServer(args) => args.run().await,
         Command::KillAndRestart(args) => args.run(),
     };

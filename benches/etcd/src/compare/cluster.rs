@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Which registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Roster,
     Etcd,
 }
@@ -47,7 +47,7 @@ struct Node {
 }
 
 /// A cluster in a folder of its own; it ends when it is dropped.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     kind: Kind,
     folder: PathBuf,
     nodes: Vec<Node>,
@@ -56,6 +56,16 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts three nodes with default timings, and waits until they serve.
     pub(super) async fn start(kind: Kind, binary: &Path, folder: PathBuf) -> Result<Self, Problem> {
+        Self::start_with(kind, binary, folder, &[]).await
+    }
+
+    /// The same, with further options on each node's command line.
+    pub(crate) async fn start_with(
+        kind: Kind,
+        binary: &Path,
+        folder: PathBuf,
+        options: &[&str],
+    ) -> Result<Self, Problem> {
         fs::create_dir_all(&folder).when(folder.display())?;
         let ports = free_ports(2 * NODES)?;
         let (clients, peers) = ports.split_at(NODES);
@@ -76,7 +86,7 @@ impl Cluster {
             let data = folder.join(&name).display().to_string();
             let (client, peer) = (format!("127.0.0.1:{}", clients[at]), format!("127.0.0.1:{}", peers[at]));
             let binary = binary.display().to_string();
-            let command: Vec<String> = match kind {
+            let mut command: Vec<String> = match kind {
                 Kind::Roster => vec![
                     binary,
                     "server".into(),
@@ -99,6 +109,7 @@ impl Cluster {
                     "--log-level=warn".into(),
                 ],
             };
+            command.extend(options.iter().map(|&option| option.to_owned()));
             let log = folder.join(format!("{name}.log"));
             let pid = spawn(&command, &log)?;
             cluster.nodes.push(Node {
@@ -113,13 +124,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub(super) fn endpoints(&self) -> String {
+    pub(crate) fn endpoints(&self) -> String {
         let each: Vec<&str> = self.nodes.iter().map(|node| node.client.as_str()).collect();
         each.join(",")
     }
 
     /// The nodes' processes, in the order of the endpoints.
-    pub(super) fn pids(&self) -> String {
+    pub(crate) fn pids(&self) -> String {
         let each: Vec<String> = self.nodes.iter().map(|node| node.pid.to_string()).collect();
         each.join(",")
     }
@@ -213,6 +224,31 @@ impl Cluster {
         Ok(took)
     }
 
+    /// Kills one node that follows, and leaves it dead; which one.
+    pub(crate) async fn kill_follower(&mut self) -> Result<usize, Problem> {
+        let at = self.follower().await?.start;
+        kill(self.nodes[at].pid, Signal::KILL)?;
+        Ok(at)
+    }
+
+    /// Starts a node that was killed.
+    pub(crate) fn revive(&mut self, at: usize) -> Result<(), Problem> {
+        let node = &mut self.nodes[at];
+        node.pid = spawn(&node.command, &node.log)?;
+        self.write()
+    }
+
+    /// The nodes' addresses for clients, each with its process.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.nodes.iter().map(|node| (node.client.as_str(), node.pid))
+    }
+
+    /// What a node has said.
+    pub(crate) fn said(&self, at: usize) -> Result<String, Problem> {
+        let log = &self.nodes[at].log;
+        fs::read_to_string(log).when(log.display())
+    }
+
     async fn follower(&self) -> Result<std::ops::Range<usize>, Problem> {
         for (at, node) in self.nodes.iter().enumerate() {
             let leads = match self.kind {
@@ -234,7 +270,7 @@ impl Cluster {
     }
 
     /// Bytes on disk of all nodes together.
-    pub(super) fn disk_bytes(&self) -> u64 {
+    pub(crate) fn disk_bytes(&self) -> u64 {
         size(&self.folder)
     }
 }

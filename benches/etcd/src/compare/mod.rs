@@ -1,6 +1,6 @@
 //! Both registries by turns, and one table of what they did.
 
-mod cluster;
+pub(crate) mod cluster;
 mod plan;
 mod table;
 
@@ -188,7 +188,7 @@ impl CompareArgs {
 }
 
 /// Waits for Ctrl-C or one of its likes.
-async fn interrupted() -> Result<(), Problem> {
+pub(crate) async fn interrupted() -> Result<(), Problem> {
     let (mut term, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
@@ -198,7 +198,7 @@ async fn interrupted() -> Result<(), Problem> {
     Ok(())
 }
 
-fn clear(folder: &Path) -> Result<(), Problem> {
+pub(crate) fn clear(folder: &Path) -> Result<(), Problem> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).when(folder.display()),
         _ => Ok(()),
