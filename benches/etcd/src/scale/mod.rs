@@ -43,7 +43,7 @@ const KEEPERS: usize = 10;
 const WRITERS: usize = 16;
 const LISTERS: usize = 16;
 /// Watchers of one service each, beside one of everything.
-const WATCHERS: usize = 200;
+const WATCHERS: usize = 100;
 /// How often each writer writes, and each lister lists.
 const EVERY: Duration = Duration::from_millis(80);
 /// Log records that a node keeps behind a snapshot here: fewer than usual, so that the follower that is away misses more
@@ -136,7 +136,7 @@ impl ScaleArgs {
             stop: AtomicBool::new(false),
             per_service: PER_SERVICE,
             services: self.instances / PER_SERVICE,
-            watched: WATCHERS.min(SMALL / PER_SERVICE),
+            watched: WATCHERS,
             not_found: 0.into(),
             expired: 0.into(),
             failed: Mutex::default(),
