@@ -189,3 +189,57 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{
+            Hold, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseTime, Metadata, Namespace, ServiceName,
+            Status, Tags,
+        },
+        registry::{Command, Entry, Register, Registry},
+        storage::DataDir,
+    };
+
+    fn register(number: usize) -> Command {
+        let (service, id) = ("api".parse::<ServiceName>(), format!("i{number}").parse::<InstanceId>());
+        Command::Register(Register {
+            instance: InstanceSpec {
+                key: InstanceKey::new(Namespace::default(), service.unwrap(), id.unwrap()),
+                address: "10.0.0.1".into(),
+                ports: Box::default(),
+                weight: 1,
+                region: Default::default(),
+                zone: Default::default(),
+                version: Default::default(),
+                tags: Tags::new(),
+                metadata: Metadata::from([("filler", "x".repeat(1_000))]),
+                status: Status::Up,
+                incarnation: Incarnation(0),
+            },
+            hold: Hold::Permanent,
+            expected_mod_revision: None,
+        })
+    }
+
+    #[test]
+    fn a_snapshot_of_several_pieces_reads_back_as_the_state_that_it_was() {
+        let mut registry = Registry::new();
+        registry.apply(&Entry {
+            stamp: LeaseTime(1),
+            wall_ms: 1,
+            renewals: Vec::new(),
+            commands: (0..3 * PIECE_BYTES / 1_000).map(register).collect(),
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(&DataDir::open(directory.path()).unwrap()).unwrap();
+        let written = write(&store, &SnapshotMeta::default(), registry.state()).unwrap();
+        assert!(written.size_bytes > 3 * PIECE_BYTES as u64);
+        let (_, state) = read(&written).unwrap();
+        assert_eq!(
+            format!("{:?}", state.items().collect::<Vec<_>>()),
+            format!("{:?}", registry.state().items().collect::<Vec<_>>())
+        );
+    }
+}

@@ -149,7 +149,7 @@ impl Cluster {
             node_id: NodeId(id),
             name: NodeName::parse(&format!("n{id}")).unwrap(),
             peer_address: format!("127.0.0.1:{}", free_port()),
-            client_address: Default::default(),
+            client_address: String::new(),
             voter: true,
         };
         let members: Vec<Member> = (1..=size).map(member).collect();

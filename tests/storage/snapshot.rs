@@ -44,6 +44,22 @@ fn names(snapshots: &SnapshotStore) -> Vec<String> {
 }
 
 #[test]
+fn what_was_synced_so_far_is_on_the_disk_and_no_snapshot_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = open_snapshots(directory.path());
+    let mut writer = snapshots.create("id-5", 5).unwrap();
+    for piece in body(5).chunks(43_210) {
+        writer.write_all(piece).unwrap();
+        writer.sync_so_far().unwrap();
+    }
+    let [partial] = names(&snapshots).try_into().expect("one file");
+    assert!(partial.ends_with(".partial"), "{partial}");
+    assert_eq!(fs::read(snapshots.directory().join(&partial)).unwrap(), body(5));
+    assert!(snapshots.latest().is_none());
+    assert_eq!(read(&writer.commit().unwrap()).unwrap(), body(5));
+}
+
+#[test]
 fn a_snapshot_reads_back_as_written_also_after_opening_again() {
     let directory = tempfile::tempdir().unwrap();
     let snapshots = open_snapshots(directory.path());

@@ -73,7 +73,7 @@ impl Lone {
             node_id: NodeId(1),
             name: NodeName::parse("n1")?,
             peer_address: "127.0.0.1:1".to_owned(),
-            client_address: Default::default(),
+            client_address: String::new(),
             voter: true,
         };
         match self.raft.initialize(&[member]).await {
