@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use prost::Message as _;
 use roster::{
+    cli::bench::sample,
     model::{LeaseId, LeaseTime, LogIndex, NodeId, Selector, Term},
     registry::{Applied, Command, Entry, Registry},
     watch::{Hub, HubLimits, Start, Watch},
@@ -31,22 +32,11 @@ const WATCHERS: usize = 1_000;
 const RENEWALS: usize = 100;
 
 fn instance(number: usize) -> v1::Instance {
-    v1::Instance {
-        key: Some(v1::InstanceKey {
-            namespace: String::new(),
-            service: format!("service-{}", number / PER_SERVICE),
-            id: format!("instance-{number}"),
-        }),
-        address: "10.1.2.3".into(),
-        ports: vec![v1::Port {
-            name: "http".into(),
-            number: 8_080,
-            ..Default::default()
-        }],
-        zone: "z1".into(),
-        version: "1.2.3".into(),
-        ..Default::default()
-    }
+    sample(v1::InstanceKey {
+        namespace: String::new(),
+        service: format!("service-{}", number / PER_SERVICE),
+        id: format!("instance-{number}"),
+    })
 }
 
 /// As a client sends it: with a lease of its own.

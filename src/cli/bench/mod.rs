@@ -11,6 +11,7 @@
 //! | `measure` | when tasks count what they do, what they and the servers' processes came to, the JSON of it |
 //! | `closed_loop`, `clients` | the clients of a workload; clients that look on |
 //! | `target`, `shared_lease` | connections to the nodes; leases to register under |
+//! | `sample` | the record that is registered |
 //! | `print`, `trouble` | the table; what went wrong, in a word |
 //! | the others | a workload each |
 
@@ -28,6 +29,7 @@ mod print;
 mod register;
 mod register_shared;
 mod run;
+mod sample;
 mod shared_lease;
 mod target;
 mod trouble;
@@ -35,6 +37,7 @@ mod watch;
 
 use clap::Subcommand;
 
+pub use self::sample::sample;
 use self::{
     batch_register::BatchRegisterBench, expiry::ExpiryBench, failover::FailoverBench, keepalive::KeepaliveBench,
     list::ListBench, memory::MemoryBench, register::RegisterBench, register_shared::RegisterSharedBench,

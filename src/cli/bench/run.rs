@@ -14,6 +14,7 @@ use super::{
     super::{failure::Failure, interrupt::Interrupts, session::Session},
     measure::{Fact, Live, Measure, Processes, Report, Schedule, ServerUse, rate},
     options::{CommonArgs, Connections, WAIT_MAX},
+    sample,
     target::Target,
 };
 use crate::{
@@ -279,22 +280,11 @@ pub(super) struct Maker {
 
 impl Maker {
     pub(super) fn instance(&self, service: &str, id: String) -> v1::Instance {
-        v1::Instance {
-            key: Some(v1::InstanceKey {
-                namespace: self.namespace.clone(),
-                service: service.to_owned(),
-                id,
-            }),
-            address: "10.1.2.3".into(),
-            ports: vec![v1::Port {
-                name: "http".into(),
-                number: 8_080,
-                ..Default::default()
-            }],
-            zone: "z1".into(),
-            version: "1.2.3".into(),
-            ..Default::default()
-        }
+        sample(v1::InstanceKey {
+            namespace: self.namespace.clone(),
+            service: service.to_owned(),
+            id,
+        })
     }
 
     /// Selects one service.

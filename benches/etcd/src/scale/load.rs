@@ -11,6 +11,7 @@ use std::{
 
 use rand::Rng as _;
 use roster::{
+    cli::bench::sample,
     client::{Client, WatchEvent, Watcher},
     wire::{
         span::span_to_proto,
@@ -57,21 +58,6 @@ pub(super) fn key(service_number: usize, number: usize) -> v1::InstanceKey {
     v1::InstanceKey {
         service: service(service_number),
         id: format!("i-{number}"),
-        ..Default::default()
-    }
-}
-
-pub(super) fn instance(key: v1::InstanceKey) -> v1::Instance {
-    v1::Instance {
-        key: Some(key),
-        address: "10.1.2.3".into(),
-        ports: vec![v1::Port {
-            name: "http".into(),
-            number: 8_080,
-            ..Default::default()
-        }],
-        zone: "z1".into(),
-        version: "1.2.3".into(),
         ..Default::default()
     }
 }
@@ -174,7 +160,7 @@ impl Load {
 
     async fn register(&self, number: usize) -> Result<(), roster::client::Error> {
         let request = v1::RegisterRequest {
-            instance: Some(instance(Self::own_key(number))),
+            instance: Some(sample(Self::own_key(number))),
             hold: Some(v1::register_request::Hold::OwnLease(v1::OwnLease {
                 ttl: Some(span_to_proto(Duration::from_secs(60))),
             })),
@@ -241,7 +227,10 @@ impl Load {
             {
                 for sent in step.changes().filter_map(sent) {
                     let took = Duration::from_micros(unix_us().saturating_sub(sent));
-                    self.samples.add(Kind::Watch, Instant::now() - took);
+                    // A wall clock that was set may say that it took longer than the machine runs.
+                    if let Some(sent) = Instant::now().checked_sub(took) {
+                        self.samples.add(Kind::Watch, sent);
+                    }
                 }
             }
         }
@@ -349,7 +338,7 @@ pub(super) async fn fill(
                     keeper.lock().unwrap_or_else(PoisonError::into_inner).push(lease_id);
                     let numbers = first..(first + per_lease).min(per_service);
                     let batch = client.batch_register(v1::BatchRegisterRequest {
-                        instances: numbers.map(|number| instance(key(service, number))).collect(),
+                        instances: numbers.map(|number| sample(key(service, number))).collect(),
                         hold: Some(v1::batch_register_request::Hold::LeaseId(lease_id)),
                     });
                     batch.await.when("a batch")?;
