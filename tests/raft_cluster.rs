@@ -19,7 +19,7 @@ use std::{
 use raft_harness::{Cluster, eventually, number_of, registering};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use roster::{
-    model::{LogIndex, Revision, Term},
+    model::{LogIndex, NodeId, Revision, Term},
     raft::{ProposeError, ReadIndexError, Role},
 };
 
@@ -245,6 +245,65 @@ async fn a_leader_without_a_quorum_refuses_proposals_and_read_indexes() {
         20,
         "what was refused never came"
     );
+}
+
+#[tokio::test]
+async fn one_other_voter_of_three_is_enough_for_a_read_index_if_it_vouched_after_the_read_began() {
+    let mut cluster = Cluster::of(3).await;
+    let last = cluster.register(0..10).await;
+    cluster.agree_at(last).await;
+    let (leader, term) = cluster.leader().await;
+    let follower = cluster.follower().await;
+    let (raft, id) = (cluster.node(leader).raft.clone(), cluster.node(leader).node_id);
+    let (other, other_id) = (&cluster.node(follower).raft, cluster.node(follower).node_id);
+    assert!(other.vouches_for(term, id));
+    assert!(raft.vouches_for(term, id), "its own vote is its own");
+    assert!(!other.vouches_for(term, other_id), "another leader's");
+    assert!(!other.vouches_for(Term(term.0 - 1), id));
+    assert!(!other.vouches_for(Term(term.0 + 1), id));
+
+    // It did vouch; whether it lives any longer is no matter, nor is it asked again.
+    for at in (0..3).filter(|&at| at != leader) {
+        cluster.kill(at);
+    }
+    assert!(raft.read_index_vouched(term, other_id).await.unwrap() >= last);
+    for (term, by) in [
+        (Term(term.0 + 1), other_id),
+        (Term(term.0 - 1), other_id),
+        (term, id),
+        (term, NodeId(9)),
+    ] {
+        let refused = raft.read_index_vouched(term, by).await.unwrap_err();
+        assert!(
+            matches!(refused, ReadIndexError::NoQuorum | ReadIndexError::NotLeader { .. }),
+            "{term} by {by}: {refused:?}"
+        );
+    }
+
+    cluster.start(follower).await;
+    assert!(
+        cluster.node(follower).raft.vouches_for(term, id),
+        "its vote is on its disk"
+    );
+}
+
+#[tokio::test]
+async fn who_has_voted_for_another_leader_vouches_for_the_former_one_no_more() {
+    let cluster = Cluster::of(3).await;
+    let last = cluster.register(0..10).await;
+    cluster.agree_at(last).await;
+    let (former, term) = cluster.leader().await;
+    let (raft, id) = (&cluster.node(former).raft, cluster.node(former).node_id);
+    assert!(raft.transfer_leadership(Duration::from_secs(10)).await);
+    let (leader, later) = cluster.leader().await;
+    assert!(leader != former && later > term, "{leader} in {later}");
+    // Two voted for the next one, the former leader or the third node, which may not have heard of it.
+    let not_any_more = cluster.running().filter(|node| !node.raft.vouches_for(term, id));
+    assert!(not_any_more.count() >= 2);
+    for by in cluster.running().filter(|node| node.node_id != id) {
+        let refused = raft.read_index_vouched(term, by.node_id).await.unwrap_err();
+        assert!(matches!(refused, ReadIndexError::NotLeader { .. }), "{refused:?}");
+    }
 }
 
 /// Rounds of writing while nodes are killed and restarted.

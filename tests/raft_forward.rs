@@ -55,7 +55,7 @@ impl Leader {
 }
 
 impl ForwardHandler for Leader {
-    fn forwarded(&self, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
+    fn forwarded(&self, _from: NodeId, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
         let number = match &request.request {
             Some(Request::Renewals(renewals)) => renewals.lease_id_deltas[0],
             _ => request.term,
@@ -207,7 +207,7 @@ fn numbered(number: u64) -> Request {
 }
 
 fn read_index() -> Request {
-    Request::ReadIndex(ReadIndexRequest {})
+    Request::ReadIndex(ReadIndexRequest::default())
 }
 
 /// An address at which nobody listens.

@@ -10,7 +10,7 @@ use super::{
     waiting::Failure,
 };
 use crate::{
-    model::Term,
+    model::{NodeId, Term},
     wire::{
         deltas,
         internal::{ForwardRequest, ForwardResponse, forward_request::Request, forward_response::Response},
@@ -20,11 +20,12 @@ use crate::{
 
 impl Node {
     /// Does what another node forwarded, if this node leads the term that the other believes in. One hop only: it is
-    /// never forwarded again, and a leader of another term answers that it was not applied.
-    pub async fn forwarded(&self, request: ForwardRequest) -> ForwardResponse {
+    /// never forwarded again, and a leader of another term answers that it was not applied. Whether this node vouches for
+    /// `from` it says whoever leads.
+    pub async fn forwarded(&self, from: NodeId, request: ForwardRequest) -> ForwardResponse {
         let ForwardRequest { seq, term, request } = request;
         let response = match request {
-            Some(request) => self.forwarded_request(Term(term), request).await,
+            Some(request) => self.forwarded_request(from, Term(term), request).await,
             None => Err(Failure::NotLeader(None)),
         };
         let response = response.unwrap_or_else(|failure| Response::Failure(failure_to_proto(failure)));
@@ -34,14 +35,13 @@ impl Node {
         }
     }
 
-    async fn forwarded_request(&self, term: Term, request: Request) -> Result<Response, Failure> {
+    async fn forwarded_request(&self, from: NodeId, term: Term, request: Request) -> Result<Response, Failure> {
         // Plant: a leader takes what was sent to its former terms, or to another one.
         planted!("forward-of-another-term", let term = self.0.route.term());
         let leads = self.0.route.term() == term && self.0.route.leader_id() == Some(self.0.node_id);
-        if !leads {
-            return Err(Failure::NotLeader(self.0.route.leader_id()));
-        }
         match request {
+            Request::Vouch(_) => Ok(Response::Vouches(self.0.raft.vouches_for(term, from))),
+            _ if !leads => Err(Failure::NotLeader(self.0.route.leader_id())),
             Request::Command(forwarded) => {
                 let propose_by = propose_by(forwarded.timeout_ms);
                 // Our own nodes send only commands that decode; anything else is not ours to apply.
@@ -57,11 +57,20 @@ impl Node {
                 let (renewals, revision) = self.0.proposer.renew(ids, Some(term), propose_by).await?;
                 Ok(Response::Renewals(reply::renewals_to_proto(&renewals, revision)))
             }
-            Request::ReadIndex(_) => match tokio::time::timeout(CALL_MAX, self.0.raft.read_index()).await {
-                Ok(Ok(index)) => Ok(Response::ReadIndex(index.0)),
-                Ok(Err(error)) => Err(read_failure(&error)),
-                Err(_elapsed) => Err(Failure::NoQuorum),
-            },
+            Request::ReadIndex(question) => {
+                let named = async {
+                    if question.vouches {
+                        self.0.raft.read_index_vouched(term, from).await
+                    } else {
+                        self.0.raft.read_index().await
+                    }
+                };
+                match tokio::time::timeout(CALL_MAX, named).await {
+                    Ok(Ok(index)) => Ok(Response::ReadIndex(index.0)),
+                    Ok(Err(error)) => Err(read_failure(&error)),
+                    Err(_elapsed) => Err(Failure::NoQuorum),
+                }
+            }
         }
     }
 }

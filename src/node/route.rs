@@ -185,7 +185,7 @@ impl Route {
                 match self.forward(leader, term, request, left).await? {
                     Response::Command(answer) => reply::reply_from_proto(answer).map_err(|_| Failure::Unknown),
                     Response::Failure(failure) => Err(failure_from_proto(&failure)),
-                    Response::Renewals(_) | Response::ReadIndex(_) => Err(Failure::Unknown),
+                    Response::Renewals(_) | Response::ReadIndex(_) | Response::Vouches(_) => Err(Failure::Unknown),
                 }
             }
             Leader::Unknown => Err(Failure::NotLeader(None)),
@@ -210,7 +210,7 @@ impl Route {
                 match self.forward(leader, term, request, left).await? {
                     Response::Renewals(answer) => reply::renewals_from_proto(&answer).map_err(|_| Failure::Unknown),
                     Response::Failure(failure) => Err(failure_from_proto(&failure)),
-                    Response::Command(_) | Response::ReadIndex(_) => Err(Failure::Unknown),
+                    Response::Command(_) | Response::ReadIndex(_) | Response::Vouches(_) => Err(Failure::Unknown),
                 }
             }
             Leader::Unknown => Err(Failure::NotLeader(None)),
@@ -227,14 +227,14 @@ impl Route {
                 Err(_elapsed) => Err(Failure::NoQuorum),
             },
             Leader::There(leader, term) => {
-                match self
-                    .forward(leader, term, Request::ReadIndex(ReadIndexRequest {}), left)
-                    .await
-                {
+                // The readers wait already: what this node's vote is now counts for them.
+                let vouches = self.raft.vouches_for(term, leader);
+                let question = Request::ReadIndex(ReadIndexRequest { vouches });
+                match self.forward(leader, term, question, left).await {
                     Ok(Response::ReadIndex(index)) => Ok(LogIndex(index)),
                     Ok(Response::Failure(failure)) => Err(failure_from_proto(&failure)),
                     // A read has no effect: whatever went wrong, it may be asked again.
-                    Ok(Response::Command(_) | Response::Renewals(_)) | Err(_) => Err(Failure::NoQuorum),
+                    Ok(_) | Err(_) => Err(Failure::NoQuorum),
                 }
             }
             Leader::Unknown => Err(Failure::NotLeader(None)),

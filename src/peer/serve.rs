@@ -88,9 +88,9 @@ pub trait Consensus: Send + Sync + 'static {
 
 /// What nodes ask of each other on behalf of their clients.
 pub trait ForwardHandler: Send + Sync + 'static {
-    /// Does what another node passed on, and answers under the same `seq`. Requests of one stream are handed over in
+    /// Does what another node passes on or asks, and answers under the same `seq`. Requests of one stream are handed over in
     /// the order in which they came; dropping the future gives up the answer, not what was begun.
-    fn forwarded(&self, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse>;
+    fn forwarded(&self, from: NodeId, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse>;
 
     /// Answers a page of a list that this node pins.
     fn pass_page(&self, request: PassPageRequest) -> BoxFuture<'static, Result<PassPageResponse, Status>>;
@@ -236,10 +236,11 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let (seat, _from) = self.seated(request.metadata())?;
+        let (seat, from) = self.seated(request.metadata())?;
         let (answers, outbound) = mpsc::channel(ANSWERS_WAITING_MAX);
         let task = tokio::spawn(answer_forwarded(
             Arc::clone(&seat.forwards),
+            from,
             request.into_inner(),
             answers,
         ));
@@ -262,6 +263,7 @@ impl Peer for PeerService {
 /// soon as it is there.
 async fn answer_forwarded(
     forwards: Arc<dyn ForwardHandler>,
+    from: NodeId,
     mut requests: Streaming<ForwardRequest>,
     answers: mpsc::Sender<ForwardResponse>,
 ) {
@@ -272,7 +274,7 @@ async fn answer_forwarded(
         tokio::select! {
             request = requests.message(), if open && under_way.len() + ready.len() < IN_FLIGHT_MAX => match request {
                 Ok(Some(request)) => {
-                    let mut answer = forwards.forwarded(request);
+                    let mut answer = forwards.forwarded(from, request);
                     // The first poll happens here and now: it is what puts requests into the handler's queues, and
                     // they must stand there in the order in which they came.
                     match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {

@@ -8,9 +8,9 @@ use std::{
 
 use futures_util::FutureExt as _;
 use openraft::{
-    Instant as _, ReadPolicy,
+    Instant as _,
     async_runtime::watch::WatchReceiver as _,
-    errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError},
+    errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError},
     raft::ClientWriteResult,
 };
 use tokio::{
@@ -34,6 +34,7 @@ use super::{
     options::{self, RaftOptions},
     progress::{Progress, StateAt},
     quarantine::Acknowledgements,
+    read_index::{self, ReadIndexes},
     status::{RaftStatus, Role, role_of, status_of},
     types::{CommittedLeader, LogEntry, NodeAddress, Proposal, Reply, TypeConfig},
 };
@@ -51,14 +52,6 @@ const STORE_ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(1);
 const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long a shutdown waits for the leader's streams to end, and what came on them to be answered.
 const LINES_END_MAX: Duration = Duration::from_secs(1);
-
-/// Calls that wait for a read index: each node asks for few at a time, for all its readers.
-const READS_WAITING_MAX: usize = 1_024;
-/// A confirmation that takes longer is given up: whoever waits may ask again.
-const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
-
-/// Who waits for a read index.
-type ReadAnswer = oneshot::Sender<Result<LogIndex, ReadIndexError>>;
 
 /// One node's Raft; cheap to clone. It stops when the last clone is gone, or at [`Raft::shutdown`].
 #[derive(Clone)]
@@ -79,7 +72,8 @@ pub(super) struct Inner {
     pub(super) lines: TaskTracker,
     pub(super) hub: Arc<Hub>,
     progress: Arc<Progress>,
-    reads: mpsc::Sender<ReadAnswer>,
+    reads: mpsc::Sender<read_index::Answer>,
+    read_indexes: ReadIndexes,
     leadership: watch::Receiver<Leadership>,
     fatal: watch::Receiver<Option<String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
@@ -142,7 +136,14 @@ impl Raft {
         let (fatal_sender, fatal) = watch::channel(None);
         let (heard, departed) = Heard::new();
         let heard = Arc::new(heard);
-        let (reads, asked) = mpsc::channel(READS_WAITING_MAX);
+        let (reads, asked) = mpsc::channel(read_index::WAITING_MAX);
+        let read_indexes = ReadIndexes {
+            node_id,
+            core: core.clone(),
+            log: log.clone(),
+            peers: Arc::clone(&peers),
+            acknowledgements: Arc::clone(&acknowledgements),
+        };
         let tasks = [
             tokio::spawn(leadership::follow(
                 core.clone(),
@@ -159,7 +160,7 @@ impl Raft {
                 options.timings,
             )),
             tokio::spawn(take_snapshots(core.clone(), Arc::clone(&progress))),
-            tokio::spawn(answer_reads(core.clone(), asked)),
+            tokio::spawn(read_indexes.clone().answer(asked)),
             tokio::spawn(store_acknowledged(log.clone(), acknowledgements)),
         ];
         Ok(Self(Arc::new(Inner {
@@ -175,6 +176,7 @@ impl Raft {
             hub,
             progress,
             reads,
+            read_indexes,
             leadership,
             fatal,
             tasks: Mutex::new(tasks.into_iter().map(AbortOnDropHandle::new).collect()),
@@ -248,6 +250,25 @@ impl Raft {
             return Err(ReadIndexError::ShuttingDown);
         }
         answered.await.unwrap_or(Err(ReadIndexError::ShuttingDown))
+    }
+
+    /// Whether this node's vote is `leader`'s in `term`: then no later leader has had it by now. A node that asks the
+    /// leader for a read index says so with it, of a moment at which its readers already waited.
+    #[must_use]
+    pub fn vouches_for(&self, term: Term, leader: NodeId) -> bool {
+        self.0.read_indexes.vouches_for(term, leader)
+    }
+
+    /// [`Raft::read_index`] for reads on another node that vouches for this node's leadership of `term`: where the two
+    /// are a quorum, nobody else is asked.
+    ///
+    /// # Errors
+    /// See [`ReadIndexError`].
+    pub async fn read_index_vouched(&self, term: Term, by: NodeId) -> Result<LogIndex, ReadIndexError> {
+        match self.0.read_indexes.vouched(term, by).await? {
+            Some(index) => Ok(index),
+            None => self.read_index().await,
+        }
     }
 
     /// When the last message was *sent* that a quorum has answered, while this node leads: never later than the truth.
@@ -403,33 +424,6 @@ fn committed(result: ClientWriteResult<TypeConfig>) -> Result<Committed, Propose
             | ClientWriteError::ChangeMembershipError(_)
             | ClientWriteError::PreconditionFailed(_),
         ) => Err(ProposeError::Unknown),
-    }
-}
-
-/// Asks a quorum, once for all calls that wait, and again for those that came meanwhile.
-async fn answer_reads(core: Core, mut asked: mpsc::Receiver<ReadAnswer>) {
-    while let Some(first) = asked.recv().await {
-        let mut waiting = vec![first];
-        while let Ok(next) = asked.try_recv() {
-            waiting.push(next);
-        }
-        let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed_index(&core)).await;
-        let confirmed = confirmed.unwrap_or(Err(ReadIndexError::NoQuorum));
-        for answer in waiting {
-            let _left = answer.send(confirmed);
-        }
-    }
-}
-
-async fn confirmed_index(core: &Core) -> Result<LogIndex, ReadIndexError> {
-    match core.get_read_log_id(ReadPolicy::ReadIndex).await {
-        Ok((read, _applied)) => Ok(LogIndex(read.log_id().index())),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            let leader = forward.leader_id.map(NodeId);
-            Err(ReadIndexError::NotLeader { leader })
-        }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadIndexError::NoQuorum),
-        Err(RaftError::Fatal(_)) => Err(ReadIndexError::ShuttingDown),
     }
 }
 

@@ -35,6 +35,8 @@ const READ_MAX_BYTES: usize = 2 << 20;
 pub(super) struct Log {
     pub(super) store: Arc<dyn LogStorage>,
     tail: Arc<Mutex<Tail>>,
+    /// The vote that this node has cast: set before it is stored, and so before anyone is told of it.
+    cast: Arc<Mutex<Option<Vote>>>,
 }
 
 impl Log {
@@ -42,7 +44,17 @@ impl Log {
         Self {
             store,
             tail: Arc::default(),
+            cast: Arc::default(),
         }
+    }
+
+    /// For whom this node has voted last: whoever has its vote, or will, has it from this moment on.
+    pub(super) fn vote_cast(&self) -> Option<Vote> {
+        *self.cast()
+    }
+
+    fn cast(&self) -> MutexGuard<'_, Option<Vote>> {
+        self.cast.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this node has neither voted nor taken any record: it is new, or lost everything.
@@ -223,7 +235,10 @@ impl RaftLogReader<TypeConfig> for Log {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        self.vote()
+        let stored = self.vote()?;
+        let mut cast = self.cast();
+        *cast = cast.or(stored);
+        Ok(stored)
     }
 }
 
@@ -287,6 +302,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        *self.cast() = Some(*vote);
         let bytes: Bytes = codec::vote_to_proto(vote).encode_to_vec().into();
         // Plant: a vote is cast before it is on the disk.
         planted!("vote-not-persisted" => {

@@ -32,6 +32,7 @@ mod options;
 mod plants;
 mod progress;
 mod quarantine;
+mod read_index;
 mod serve;
 mod snapshot;
 mod status;

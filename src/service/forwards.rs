@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::{call::CALL_MAX, leases::LeasesService, paging::expired, registry::RegistryService};
 use crate::{
+    model::NodeId,
     node::Node,
     peer::ForwardHandler,
     wire::internal::{ForwardRequest, ForwardResponse, PassPageRequest, PassPageResponse, pass_page_request::Method},
@@ -65,9 +66,9 @@ fn read<M: Message + Default>(request: &[u8]) -> Result<M, Status> {
 }
 
 impl ForwardHandler for Forwards {
-    fn forwarded(&self, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
+    fn forwarded(&self, from: NodeId, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
         let node = self.node.clone();
-        Box::pin(async move { node.forwarded(request).await })
+        Box::pin(async move { node.forwarded(from, request).await })
     }
 
     fn pass_page(&self, request: PassPageRequest) -> BoxFuture<'static, Result<PassPageResponse, Status>> {

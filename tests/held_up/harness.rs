@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use roster::{
-    model::{ClusterId, Hold, Incarnation, NodeName, Revision},
+    model::{ClusterId, Hold, Incarnation, NodeId, NodeName, Revision},
     node::{MachineClock, Node, NodeParts},
     peer::ForwardHandler,
     raft::Timings,
@@ -193,17 +193,17 @@ impl Gate {
 }
 
 impl ForwardHandler for Gate {
-    fn forwarded(&self, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
+    fn forwarded(&self, from: NodeId, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
         if self.0.shut.load(Ordering::SeqCst) {
             match &request.request {
                 Some(Request::Renewals(_)) => self.0.renewals.fetch_add(1, Ordering::SeqCst),
                 Some(Request::ReadIndex(_)) => self.0.reads.fetch_add(1, Ordering::SeqCst),
-                Some(Request::Command(_)) | None => 0,
+                Some(Request::Command(_) | Request::Vouch(_)) | None => 0,
             };
             return std::future::pending().boxed();
         }
         let forwards = self.0.forwards.get().expect("no cluster before its nodes");
-        forwards.forwarded(request)
+        forwards.forwarded(from, request)
     }
 
     fn pass_page(&self, request: PassPageRequest) -> BoxFuture<'static, Result<PassPageResponse, tonic::Status>> {

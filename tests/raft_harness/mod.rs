@@ -404,7 +404,7 @@ impl Introduction for Stranger {
 struct Nobody;
 
 impl ForwardHandler for Nobody {
-    fn forwarded(&self, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
+    fn forwarded(&self, _from: NodeId, request: ForwardRequest) -> BoxFuture<'static, ForwardResponse> {
         let answer = ForwardResponse {
             seq: request.seq,
             response: None,

@@ -15,7 +15,8 @@ use roster::{
     watch::{Delivery, Start},
     wire::{
         internal::{
-            self, ForwardCommand, ForwardRequest, forward_failure, forward_request::Request, forward_response::Response,
+            self, ForwardCommand, ForwardRequest, VouchRequest, forward_failure, forward_request::Request,
+            forward_response::Response,
         },
         log::command_to_bytes,
     },
@@ -41,6 +42,10 @@ pub(super) const ALL: &[(&str, Test)] = &[
     (
         "a_forward_of_another_term_is_refused",
         a_forward_of_another_term_is_refused,
+    ),
+    (
+        "a_node_vouches_for_its_votes_leadership_only",
+        a_node_vouches_for_its_votes_leadership_only,
     ),
     (
         "a_watch_is_given_what_is_acknowledged",
@@ -273,7 +278,7 @@ fn a_forward_of_another_term_is_refused(folder: &Path) -> Found {
                     timeout_ms: 2_000,
                 })),
             };
-            let answer = node.forwarded(request).await.response;
+            let answer = node.forwarded(NodeId(2), request).await.response;
             let refused = matches!(&answer, Some(Response::Failure(failure)) if failure.kind() == forward_failure::Kind::NotLeader);
             if !refused {
                 taken = Some((other, answer));
@@ -291,6 +296,47 @@ fn a_forward_of_another_term_is_refused(folder: &Path) -> Found {
             )),
             None if leases > 0 => Err(format!("three grants were refused, and {leases} leases are there")),
             None => Ok("3 forwards of other terms refused, nothing applied".to_owned()),
+        })
+    })
+}
+
+/// FAULTS row 3: a leader names a read index on one voter's word, so a node gives it for no leadership but that which has
+/// its vote.
+fn a_node_vouches_for_its_votes_leadership_only(folder: &Path) -> Found {
+    block_on(async {
+        let lone = Lone::start(folder).await?;
+        let term = lone.lead().await?;
+        let node = lone.node()?;
+        let own = node.node_id();
+        let asked = [
+            (own, term, true),
+            (own, Term(term.0 - 1), false),
+            (own, Term(term.0 + 1), false),
+            (NodeId(2), term, false),
+            (NodeId(2), Term(term.0 - 1), false),
+        ];
+        let mut wrong = None;
+        for (leader, of, right) in asked {
+            let question = ForwardRequest {
+                seq: 1,
+                term: of.0,
+                request: Some(Request::Vouch(VouchRequest {})),
+            };
+            let answer = node.forwarded(leader, question).await.response;
+            if !matches!(answer, Some(Response::Vouches(word)) if word == right) {
+                wrong = Some((leader, of, answer));
+                break;
+            }
+        }
+        node.shut_down().await;
+        drop(node);
+        lone.stop().await?;
+        Ok(match wrong {
+            Some((leader, of, answer)) => Err(format!(
+                "node {own} has voted for itself in term {term}; asked whether it vouches for node {leader} in term \
+                 {of}, it answered {answer:?}"
+            )),
+            None => Ok(format!("{} questions, each answered by the vote", asked.len())),
         })
     })
 }

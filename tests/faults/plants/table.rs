@@ -27,6 +27,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant { name: "read-passes-no-barrier", breaks: "a stale read is served as linearizable", actions: ALWAYS, harness: simulation(20), caught_by: &["I4a", "I4b"] },
     Plant { name: "read-index-of-an-earlier-round", breaks: "a read is answered by a round that began before it came", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
     Plant { name: "age-too-young", breaks: "stale answers claim to be fresher than they are", actions: ALWAYS, harness: processes("isolate-follower", 600), caught_by: &["I6"] },
+    Plant { name: "vouches-for-any-leader", breaks: "a node vouches for a leader that does not have its vote", actions: ALWAYS, harness: directed("a_node_vouches_for_its_votes_leadership_only"), caught_by: &["a_node_vouches_for_its_votes_leadership_only"] },
     Plant { name: "page-of-another-revision", breaks: "the pages of one list show several revisions", actions: ALWAYS, harness: simulation(40), caught_by: &["I4a", "I4b"] },
     Plant { name: "page-of-another-revision", breaks: "the next page of a list shows what was written since the first", actions: ALWAYS, harness: directed("a_list_goes_on_where_it_began"), caught_by: &["a_list_goes_on_where_it_began"] },
     // Writes.

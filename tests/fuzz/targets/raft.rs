@@ -132,7 +132,7 @@ fn forward(bytes: &[u8]) -> Verdict {
             }
             Verdict::of(&read)
         }
-        Some(Request::ReadIndex(_)) => Verdict::Taken,
+        Some(Request::ReadIndex(_) | Request::Vouch(_)) => Verdict::Taken,
         None => Verdict::Refused,
     })
 }

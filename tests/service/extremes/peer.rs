@@ -239,10 +239,12 @@ async fn try_one(channel: &Channel, path: &str, variant: &Variant, names: &Names
             assert!(!answer.granted, "{about}: {answer:?}");
         }
         Ok(answer) if variant.readable && path.ends_with("/Forward") => {
+            use internal::forward_response::Response;
             let answer: internal::ForwardResponse = prost::Message::decode(answer).expect("an answer");
+            // For whom it has voted, a follower says too.
             let refused = matches!(
                 answer.response,
-                Some(internal::forward_response::Response::Failure(_)) | None
+                Some(Response::Failure(_) | Response::Vouches(_)) | None
             );
             assert!(refused, "a follower did what only a leader does: {about}: {answer:?}");
         }
