@@ -235,6 +235,38 @@ impl<T> Stream for Answers<T> {
     }
 }
 
+/// A stream of answers that come in batches: what is ready together takes one turn on its way to the transport, which
+/// puts it into one frame.
+#[derive(Debug)]
+pub(super) struct Batches<T> {
+    batches: Answers<Vec<T>>,
+    ready: std::vec::IntoIter<T>,
+}
+
+impl<T> From<Answers<Vec<T>>> for Batches<T> {
+    fn from(batches: Answers<Vec<T>>) -> Self {
+        let ready = Vec::new().into_iter();
+        Self { batches, ready }
+    }
+}
+
+impl<T: Unpin> Stream for Batches<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(answer) = self.ready.next() {
+                return Poll::Ready(Some(Ok(answer)));
+            }
+            match ready!(Pin::new(&mut self.batches).poll_next(cx)) {
+                Some(Ok(batch)) => self.ready = batch.into_iter(),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt as _;
@@ -283,6 +315,21 @@ mod tests {
             .collect()
             .await;
         assert_eq!(got, [Ok(0), Ok(1), Ok(2), Ok(3), Ok(4), Err("first".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn batches_are_streamed_one_by_one_and_an_empty_one_is_none() {
+        let batches = Answers::spawn(2, |outlet| async move {
+            for batch in [vec![0, 1], vec![], vec![2]] {
+                outlet.room().await.unwrap().send(batch);
+            }
+            outlet.end_with(Status::aborted("the end"));
+        });
+        let got: Vec<_> = Batches::from(batches)
+            .map(|answer| answer.map_err(|status| status.message().to_owned()))
+            .collect()
+            .await;
+        assert_eq!(got, [Ok(0), Ok(1), Ok(2), Err("the end".to_owned())]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,13 @@
 //! Renew and KeepAlive: one lease's trouble is never the others', and never ends the stream.
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use std::{future::poll_fn, pin::pin, task::Poll};
+
+use futures_util::{Stream, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{
-    call::{Answers, CALL_MAX, Freshness, NoRoom, Outlet, header, stalled},
+    call::{Answers, Batches, Freshness, NoRoom, Outlet, header, stalled},
     registry::bad_write,
     status::{CallKind, refused, unreadable},
 };
@@ -26,25 +28,31 @@ use crate::{
 const IN_FLIGHT_MAX: usize = 64;
 /// Their ids together: the next request is read once there are fewer.
 const IDS_IN_FLIGHT_MAX: usize = 2 * RENEWAL_IDS_MAX;
-/// Answers of one stream that wait for the transport.
-const ANSWERS_WAITING_MAX: usize = 8;
+/// Batches of answers of one stream that wait for the transport. A batch answers for at most as many ids as may be
+/// under way.
+const BATCHES_WAITING_MAX: usize = 4;
 
 /// Renews leases and answers for each of them. What a deadline cuts off is unconfirmed.
 ///
 /// # Errors
 /// `Overloaded`, `ShuttingDown`: nothing was renewed.
 pub(super) async fn renew(node: &Node, renew: Renew, deadline: Instant) -> Result<raw::RenewResponse, NodeError> {
-    let ids: Vec<LeaseId> = renew.lease_ids.iter().flatten().copied().collect();
-    let count = ids.len();
-    let (revision, renewed) = if ids.is_empty() {
-        (node.revision(), Vec::new())
-    } else {
-        let in_time = tokio::time::timeout_at(deadline, node.renew(ids)).await;
-        in_time.unwrap_or_else(|_elapsed| Ok((node.revision(), vec![Renewed::Unconfirmed; count])))?
-    };
+    let in_time = tokio::time::timeout_at(deadline, renewed(node, &renew)).await;
+    let unconfirmed = |_elapsed| Ok((node.revision(), Vec::new()));
+    let (revision, renewed) = in_time.unwrap_or_else(unconfirmed)?;
     Ok(answer(node, &renew, revision, renewed))
 }
 
+/// What became of the leases, in the order asked, without what can't be an id; the node bounds how long that takes.
+async fn renewed(node: &Node, renew: &Renew) -> Result<(Revision, Vec<Renewed>), NodeError> {
+    let ids: Vec<LeaseId> = renew.lease_ids.iter().flatten().copied().collect();
+    if ids.is_empty() {
+        return Ok((node.revision(), Vec::new()));
+    }
+    node.renew(ids).await
+}
+
+/// What is missing in `renewed` is unconfirmed.
 fn answer(node: &Node, renew: &Renew, revision: Revision, renewed: Vec<Renewed>) -> raw::RenewResponse {
     let mut renewed = renewed.into_iter();
     let mut shortest = None;
@@ -75,38 +83,47 @@ fn answer(node: &Node, renew: &Renew, revision: Revision, renewed: Vec<Renewed>)
 }
 
 /// Answers a stream of renewals, in any order, until the client has closed its side or the node stops.
-pub(super) fn stream(node: Node, requests: Streaming<v1::RenewRequest>) -> Answers<raw::RenewResponse> {
-    Answers::spawn(ANSWERS_WAITING_MAX, |outlet| async move {
+pub(super) fn stream(node: Node, requests: Streaming<v1::RenewRequest>) -> Batches<raw::RenewResponse> {
+    let batches = Answers::spawn(BATCHES_WAITING_MAX, |outlet| async move {
         if let Err(status) = serve(&node, requests, &outlet).await {
             outlet.end_with(status);
         }
-    })
+    });
+    batches.into()
 }
 
 async fn serve(
     node: &Node,
     mut requests: Streaming<v1::RenewRequest>,
-    outlet: &Outlet<raw::RenewResponse>,
+    outlet: &Outlet<Vec<raw::RenewResponse>>,
 ) -> Result<(), Status> {
     let stop = node.stopping();
+    let mut stopped = pin!(stop.cancelled());
     let mut under_way = FuturesUnordered::new();
     let (mut ids, mut open) = (0, true);
     while open || !under_way.is_empty() {
         let room = under_way.len() < IN_FLIGHT_MAX && ids < IDS_IN_FLIGHT_MAX;
         tokio::select! {
-            () = stop.cancelled() => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
-            Some((count, answered)) = under_way.next(), if !under_way.is_empty() => {
-                ids -= count;
-                let answered: Result<raw::RenewResponse, Status> = answered;
+            () = &mut stopped => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
+            Some(answered) = all_ready(&mut under_way), if !under_way.is_empty() => {
+                ids -= answered.iter().map(|(count, _)| count).sum::<usize>();
+                let (mut batch, mut failed) = (Vec::with_capacity(answered.len()), None);
+                for (_, answered) in answered {
+                    match answered {
+                        Ok(answer) => batch.push(answer),
+                        Err(status) => failed = Some(status),
+                    }
+                }
                 // A client that does not read is not read from either: its renewals end here, and so do its leases.
                 tokio::select! {
-                    () = stop.cancelled() => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
+                    () = &mut stopped => return Err(refused(NodeError::ShuttingDown, CallKind::Write)),
                     room = outlet.room_in_time() => match room {
-                        Ok(room) => room.send(answered?),
+                        Ok(room) => room.send(batch),
                         Err(NoRoom::Left) => return Ok(()),
                         Err(NoRoom::Stalled) => return Err(stalled("stream of renewals").into_status()),
                     },
                 }
+                failed.map_or(Ok(()), Err)?;
             }
             request = requests.message(), if open && room => match request.map_err(unreadable)? {
                 None => open = false,
@@ -122,11 +139,27 @@ async fn serve(
     Ok(())
 }
 
+/// Everything that is ready by now, once something is; `None` at the end.
+async fn all_ready<S: Stream + Unpin>(stream: &mut S) -> Option<Vec<S::Item>> {
+    let mut all = Vec::new();
+    poll_fn(|context| {
+        loop {
+            match stream.poll_next_unpin(context) {
+                Poll::Ready(Some(item)) => all.push(item),
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending if all.is_empty() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    (!all.is_empty()).then_some(all)
+}
+
 /// Too much to do is no reason to end a stream: what could not be renewed is unconfirmed, and its owner tries again.
 async fn renew_or_say_so(node: &Node, wanted: Renew) -> Result<raw::RenewResponse, Status> {
-    let deadline = Instant::now() + CALL_MAX;
-    match renew(node, wanted.clone(), deadline).await {
-        Ok(answer) => Ok(answer),
+    match renewed(node, &wanted).await {
+        Ok((revision, renewed)) => Ok(answer(node, &wanted, revision, renewed)),
         Err(NodeError::Overloaded { .. }) => Ok(answer(node, &wanted, node.revision(), Vec::new())),
         Err(error) => Err(refused(error, CallKind::Write)),
     }

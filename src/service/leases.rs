@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    call::{Answers, deadline, header, mismatched, write},
+    call::{Batches, deadline, header, mismatched, write},
     keep_alive,
     paging::{Opened, PAGE_MAX_BYTES, expired, fill, fill_page, open, pass_on},
     registry::{bad_read, bad_write, later_page},
@@ -166,7 +166,7 @@ impl Leases for LeasesService {
             .map_err(|error| refused(error, CallKind::Write))
     }
 
-    type KeepAliveStream = Answers<raw::RenewResponse>;
+    type KeepAliveStream = Batches<raw::RenewResponse>;
 
     async fn keep_alive(
         &self,
