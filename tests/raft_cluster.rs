@@ -256,33 +256,39 @@ async fn one_other_voter_of_three_is_enough_for_a_read_index_if_it_vouched_after
     let follower = cluster.follower().await;
     let (raft, id) = (cluster.node(leader).raft.clone(), cluster.node(leader).node_id);
     let (other, other_id) = (&cluster.node(follower).raft, cluster.node(follower).node_id);
-    assert!(other.vouches_for(term, id));
-    assert!(raft.vouches_for(term, id), "its own vote is its own");
-    assert!(!other.vouches_for(term, other_id), "another leader's");
-    assert!(!other.vouches_for(Term(term.0 - 1), id));
-    assert!(!other.vouches_for(Term(term.0 + 1), id));
+    assert!(other.vouch(term, id) >= Some(last));
+    assert!(raft.vouch(term, id).is_some(), "its own vote is its own");
+    assert_eq!(other.vouch(term, other_id), None, "another leader's");
+    assert_eq!(other.vouch(Term(term.0 - 1), id), None);
+    assert_eq!(other.vouch(Term(term.0 + 1), id), None);
 
     // It did vouch; whether it lives any longer is no matter, nor is it asked again.
     for at in (0..3).filter(|&at| at != leader) {
         cluster.kill(at);
     }
-    assert!(raft.read_index_vouched(term, other_id).await.unwrap() >= last);
+    assert!(raft.read_index_vouched(term, other_id, last).await.unwrap() >= last);
     for (term, by) in [
         (Term(term.0 + 1), other_id),
         (Term(term.0 - 1), other_id),
         (term, id),
         (term, NodeId(9)),
     ] {
-        let refused = raft.read_index_vouched(term, by).await.unwrap_err();
+        let refused = raft.read_index_vouched(term, by, last).await.unwrap_err();
         assert!(
             matches!(refused, ReadIndexError::NoQuorum | ReadIndexError::NotLeader { .. }),
             "{term} by {by}: {refused:?}"
         );
     }
+    // Its log ended before what it had acknowledged: who knows what else it has lost.
+    eventually("what it held is some time ago", async || {
+        raft.read_index_vouched(term, other_id, LogIndex(1)).await.err()
+    })
+    .await;
+    assert!(raft.read_index_vouched(term, other_id, last).await.unwrap() >= last);
 
     cluster.start(follower).await;
     assert!(
-        cluster.node(follower).raft.vouches_for(term, id),
+        cluster.node(follower).raft.vouch(term, id) >= Some(last),
         "its vote is on its disk"
     );
 }
@@ -298,10 +304,10 @@ async fn who_has_voted_for_another_leader_vouches_for_the_former_one_no_more() {
     let (leader, later) = cluster.leader().await;
     assert!(leader != former && later > term, "{leader} in {later}");
     // Two voted for the next one, the former leader or the third node, which may not have heard of it.
-    let not_any_more = cluster.running().filter(|node| !node.raft.vouches_for(term, id));
+    let not_any_more = cluster.running().filter(|node| node.raft.vouch(term, id).is_none());
     assert!(not_any_more.count() >= 2);
     for by in cluster.running().filter(|node| node.node_id != id) {
-        let refused = raft.read_index_vouched(term, by.node_id).await.unwrap_err();
+        let refused = raft.read_index_vouched(term, by.node_id, last).await.unwrap_err();
         assert!(matches!(refused, ReadIndexError::NotLeader { .. }), "{refused:?}");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     waiting::Failure,
 };
 use crate::{
-    model::{NodeId, Term},
+    model::{LogIndex, NodeId, Term},
     wire::{
         deltas,
         internal::{ForwardRequest, ForwardResponse, forward_request::Request, forward_response::Response},
@@ -40,7 +40,10 @@ impl Node {
         planted!("forward-of-another-term", let term = self.0.route.term());
         let leads = self.0.route.term() == term && self.0.route.leader_id() == Some(self.0.node_id);
         match request {
-            Request::Vouch(_) => Ok(Response::Vouches(self.0.raft.vouches_for(term, from))),
+            Request::Vouch(_) => match self.0.raft.vouch(term, from) {
+                Some(last) => Ok(Response::VouchedThrough(last.0)),
+                None => Err(Failure::NotLeader(self.0.route.leader_id())),
+            },
             _ if !leads => Err(Failure::NotLeader(self.0.route.leader_id())),
             Request::Command(forwarded) => {
                 let propose_by = propose_by(forwarded.timeout_ms);
@@ -59,10 +62,9 @@ impl Node {
             }
             Request::ReadIndex(question) => {
                 let named = async {
-                    if question.vouches {
-                        self.0.raft.read_index_vouched(term, from).await
-                    } else {
-                        self.0.raft.read_index().await
+                    match question.vouched_through {
+                        Some(last) => self.0.raft.read_index_vouched(term, from, LogIndex(last)).await,
+                        None => self.0.raft.read_index().await,
                     }
                 };
                 match tokio::time::timeout(CALL_MAX, named).await {

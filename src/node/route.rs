@@ -185,7 +185,9 @@ impl Route {
                 match self.forward(leader, term, request, left).await? {
                     Response::Command(answer) => reply::reply_from_proto(answer).map_err(|_| Failure::Unknown),
                     Response::Failure(failure) => Err(failure_from_proto(&failure)),
-                    Response::Renewals(_) | Response::ReadIndex(_) | Response::Vouches(_) => Err(Failure::Unknown),
+                    Response::Renewals(_) | Response::ReadIndex(_) | Response::VouchedThrough(_) => {
+                        Err(Failure::Unknown)
+                    }
                 }
             }
             Leader::Unknown => Err(Failure::NotLeader(None)),
@@ -210,7 +212,9 @@ impl Route {
                 match self.forward(leader, term, request, left).await? {
                     Response::Renewals(answer) => reply::renewals_from_proto(&answer).map_err(|_| Failure::Unknown),
                     Response::Failure(failure) => Err(failure_from_proto(&failure)),
-                    Response::Command(_) | Response::ReadIndex(_) | Response::Vouches(_) => Err(Failure::Unknown),
+                    Response::Command(_) | Response::ReadIndex(_) | Response::VouchedThrough(_) => {
+                        Err(Failure::Unknown)
+                    }
                 }
             }
             Leader::Unknown => Err(Failure::NotLeader(None)),
@@ -228,8 +232,8 @@ impl Route {
             },
             Leader::There(leader, term) => {
                 // The readers wait already: what this node's vote is now counts for them.
-                let vouches = self.raft.vouches_for(term, leader);
-                let question = Request::ReadIndex(ReadIndexRequest { vouches });
+                let vouched_through = self.raft.vouch(term, leader).map(|last| last.0);
+                let question = Request::ReadIndex(ReadIndexRequest { vouched_through });
                 match self.forward(leader, term, question, left).await {
                     Ok(Response::ReadIndex(index)) => Ok(LogIndex(index)),
                     Ok(Response::Failure(failure)) => Err(failure_from_proto(&failure)),

@@ -34,7 +34,7 @@ use super::{
     options::{self, RaftOptions},
     progress::{Progress, StateAt},
     quarantine::Acknowledgements,
-    read_index::{self, ReadIndexes},
+    read_index::{self, ReadIndexes, Voucher},
     status::{RaftStatus, Role, role_of, status_of},
     types::{CommittedLeader, LogEntry, NodeAddress, Proposal, Reply, TypeConfig},
 };
@@ -252,20 +252,24 @@ impl Raft {
         answered.await.unwrap_or(Err(ReadIndexError::ShuttingDown))
     }
 
-    /// Whether this node's vote is `leader`'s in `term`: then no later leader has had it by now. A node that asks the
-    /// leader for a read index says so with it, of a moment at which its readers already waited.
+    /// Whether this node's vote is `leader`'s in `term`, so that no later leader has had it by now: the last index of its
+    /// log if so. A node that asks the leader for a read index says so with it, of a moment at which its readers already
+    /// waited.
     #[must_use]
-    pub fn vouches_for(&self, term: Term, leader: NodeId) -> bool {
-        self.0.read_indexes.vouches_for(term, leader)
+    pub fn vouch(&self, term: Term, leader: NodeId) -> Option<LogIndex> {
+        if self.0.stopping.is_cancelled() {
+            return None;
+        }
+        self.0.read_indexes.vouch(term, leader)
     }
 
-    /// [`Raft::read_index`] for reads on another node that vouches for this node's leadership of `term`: where the two
-    /// are a quorum, nobody else is asked.
+    /// [`Raft::read_index`] for reads on another node that vouched for this node's leadership of `term`, when its log
+    /// ended at `last`: where the two are a quorum, nobody else is asked.
     ///
     /// # Errors
     /// See [`ReadIndexError`].
-    pub async fn read_index_vouched(&self, term: Term, by: NodeId) -> Result<LogIndex, ReadIndexError> {
-        match self.0.read_indexes.vouched(term, by).await? {
+    pub async fn read_index_vouched(&self, term: Term, by: NodeId, last: LogIndex) -> Result<LogIndex, ReadIndexError> {
+        match self.0.read_indexes.vouched(Voucher { term, by, last }).await? {
             Some(index) => Ok(index),
             None => self.read_index().await,
         }

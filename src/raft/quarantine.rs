@@ -23,7 +23,10 @@ use super::{
     codec::{Malformed, log_id_from_proto, log_id_to_proto},
     types::LogId,
 };
-use crate::{model::NodeId, wire::internal};
+use crate::{
+    model::{LogIndex, NodeId},
+    wire::internal,
+};
 
 /// What this node knows of its peers' logs.
 #[derive(Debug, Default)]
@@ -40,6 +43,8 @@ struct Inner {
     quarantined: BTreeSet<u64>,
     /// Acknowledged and committed, under any leadership.
     held: BTreeMap<u64, LogId>,
+    /// The same, as it was when it was last looked at for storing.
+    held_before: BTreeMap<u64, LogId>,
     stored: bool,
 }
 
@@ -51,8 +56,10 @@ impl Acknowledgements {
             let log_id = peer.log_id.as_ref()?;
             Some(log_id_from_proto(log_id).map(|log_id| (peer.node_id, log_id)))
         });
+        let held: BTreeMap<u64, LogId> = held.collect::<Result<_, _>>()?;
         let inner = Inner {
-            held: held.collect::<Result<_, _>>()?,
+            held_before: held.clone(),
+            held,
             stored: true,
             ..Inner::default()
         };
@@ -61,9 +68,10 @@ impl Acknowledgements {
         })
     }
 
-    /// What is to be stored, if that has changed since the last time.
+    /// What is to be stored, if that has changed since the last time. To be asked now and then.
     pub(super) fn to_store(&self) -> Option<Bytes> {
         let mut inner = self.lock();
+        inner.held_before = inner.held.clone();
         if std::mem::replace(&mut inner.stored, true) || inner.held.is_empty() {
             return None;
         }
@@ -132,6 +140,15 @@ impl Acknowledgements {
     /// be older than what it acknowledges meanwhile, and come later.
     pub(super) fn held_by(&self, voter: NodeId) -> Option<LogId> {
         self.lock().held.get(&voter.0).copied()
+    }
+
+    /// Whether a peer's log, which ended at this index when it last said so, a moment ago, may be whole: it is not
+    /// quarantined, and has what it held for good some time before that. What it acknowledged meanwhile it need not have
+    /// had then.
+    pub(super) fn may_be_whole(&self, peer: NodeId, last: LogIndex) -> bool {
+        let inner = self.lock();
+        let held = inner.held_before.get(&peer.0);
+        !inner.quarantined.contains(&peer.0) && held.is_none_or(|held| held.index() <= last.0)
     }
 
     /// Whether a voter's last record is one that it can have, given what it held when it was asked.
@@ -231,6 +248,32 @@ mod tests {
         known.acknowledged(PEER, 2, log_id(2, 5));
         assert!(!known.conflicts(PEER, 1, log_id(1, 5)));
         assert!(!known.is_quarantined(PEER));
+    }
+
+    #[test]
+    fn a_log_may_be_whole_that_lacks_only_what_came_lately() {
+        let known = Acknowledgements::default();
+        known.leading(1, Some(log_id(1, 9)));
+        known.acknowledged(PEER, 1, log_id(1, 5));
+        assert!(
+            known.may_be_whole(PEER, LogIndex(3)),
+            "it may have said so before it took the rest"
+        );
+        let stored = known.to_store().unwrap();
+        assert!(!known.may_be_whole(PEER, LogIndex(4)));
+        assert!(known.may_be_whole(PEER, LogIndex(5)));
+        known.acknowledged(PEER, 1, log_id(1, 8));
+        assert!(known.may_be_whole(PEER, LogIndex(5)));
+        known.to_store().unwrap();
+        assert!(!known.may_be_whole(PEER, LogIndex(7)));
+        assert!(known.may_be_whole(NodeId(3), LogIndex(0)), "nothing is known of it");
+
+        let known = Acknowledgements::from_bytes(&stored).unwrap();
+        assert!(!known.may_be_whole(PEER, LogIndex(4)), "after a restart, too");
+        known.leading(2, Some(log_id(1, 9)));
+        assert!(known.may_be_whole(PEER, LogIndex(6)));
+        assert!(known.conflicts(PEER, 2, log_id(1, 4)));
+        assert!(!known.may_be_whole(PEER, LogIndex(6)), "it is quarantined");
     }
 
     #[test]

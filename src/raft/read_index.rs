@@ -16,7 +16,10 @@ use openraft::{
     async_runtime::watch::WatchReceiver as _,
     errors::{LinearizableReadError, RaftError},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Core, Role,
@@ -24,7 +27,7 @@ use super::{
     log::Log,
     quarantine::Acknowledgements,
     status::role_of,
-    types::{Membership, Vote},
+    types::{LogId, Membership, Vote},
 };
 use crate::{
     model::{LogIndex, NodeId, Term},
@@ -36,8 +39,10 @@ use crate::{
 pub(super) const WAITING_MAX: usize = 1_024;
 /// A confirmation that takes longer is given up: whoever waits may ask again.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
-/// How long a voucher may take. Then a quorum is asked, which one silent node cannot hold up.
+/// How long a voucher may take. Then a quorum is asked, which one silent node cannot hold up …
 const VOUCHED_WITHIN: Duration = Duration::from_millis(20);
+/// … and for so long nobody is asked to vouch again: the way there may be slow, or cut.
+const ROUNDS_AFTER_SILENCE: Duration = Duration::from_secs(1);
 
 /// Who waits for a read index.
 pub(super) type Answer = oneshot::Sender<Result<LogIndex, ReadIndexError>>;
@@ -52,15 +57,24 @@ pub(super) struct ReadIndexes {
     pub(super) acknowledgements: Arc<Acknowledgements>,
 }
 
+/// What a voter says: it has voted for this leadership and no later one, and its log ends here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Voucher {
+    pub(super) term: Term,
+    pub(super) by: NodeId,
+    pub(super) last: LogIndex,
+}
+
 impl ReadIndexes {
     /// Asks once for all calls that wait, and again for those that came meanwhile.
     pub(super) async fn answer(self, mut asked: mpsc::Receiver<Answer>) {
+        let mut rounds_until = None;
         while let Some(first) = asked.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = asked.try_recv() {
                 waiting.push(next);
             }
-            let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, self.confirmed()).await;
+            let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, self.confirmed(&mut rounds_until)).await;
             let confirmed = confirmed.unwrap_or(Err(ReadIndexError::NoQuorum));
             for answer in waiting {
                 let _left = answer.send(confirmed);
@@ -68,54 +82,70 @@ impl ReadIndexes {
         }
     }
 
-    /// Whether this node's vote is that leadership's, so that it has helped no later leader.
-    pub(super) fn vouches_for(&self, term: Term, leader: NodeId) -> bool {
+    /// The last index of this node's log, if its vote is that leadership's, so that it has helped no later leader.
+    pub(super) fn vouch(&self, term: Term, leader: NodeId) -> Option<LogIndex> {
         // Plant: a node vouches for whoever asks, whomever it has voted for since.
-        planted!("vouches-for-any-leader" => { return true; });
-        self.log.vote_cast() == Some(Vote::new_committed(term.0, leader.0))
+        let own = planted!(
+            "vouches-for-any-leader",
+            true,
+            self.log.vote_cast() == Some(Vote::new_committed(term.0, leader.0))
+        );
+        own.then(|| LogIndex(self.log.store.bounds().1.unwrap_or_default()))
     }
 
-    /// The read index of this node's leadership of `term`, for reads that began before `by` vouched for it; `None` when
-    /// that is no quorum, or this node leads that term no more, or has committed nothing in it yet.
+    /// The read index of this node's leadership, for reads that began before the voucher was given; `None` when that is
+    /// no quorum, or this node leads that term no more, or has committed nothing in it yet.
     ///
     /// # Errors
-    /// The node is shutting down.
-    pub(super) async fn vouched(&self, term: Term, by: NodeId) -> Result<Option<LogIndex>, ReadIndexError> {
-        let own = self.node_id;
-        let index = self.core.with_raft_state(move |state| {
-            let leads = *state.vote_ref() == Vote::new_committed(term.0, own.0);
-            let pair = are_quorum(state.membership_state.effective().membership(), [own, by]);
-            let committed = state.local_committed()?;
-            // What earlier leaders committed lies below the first record that is committed in this term.
-            let of_this_term = committed.committed_leader_id().term == term.0;
-            (leads && pair && of_this_term).then(|| LogIndex(committed.index()))
+    /// No answer in time; the node is shutting down.
+    pub(super) async fn vouched(&self, voucher: Voucher) -> Result<Option<LogIndex>, ReadIndexError> {
+        let (own, by) = (self.node_id, voucher.by);
+        let (tell, told) = oneshot::channel();
+        let asked = self.core.external_request(move |state| {
+            let standing = Standing {
+                vote: state.vote_ref(),
+                membership: state.membership_state.effective().membership(),
+                committed: state.local_committed(),
+            };
+            // Whoever asked may have given up.
+            let _left = tell.send(standing.read_index(own, voucher));
         });
-        let index = index.await.map_err(|_stopped| ReadIndexError::ShuttingDown)?;
+        let answered = async {
+            asked.await.map_err(|_stopped| ReadIndexError::ShuttingDown)?;
+            told.await.map_err(|_stopped| ReadIndexError::ShuttingDown)
+        };
+        let index = tokio::time::timeout(CONFIRMED_WITHIN, answered).await;
+        let index = index.unwrap_or(Err(ReadIndexError::NoQuorum))?;
         // What lost a part of its log may have lost a vote with it.
-        Ok(index.filter(|_| !self.acknowledgements.is_quarantined(by)))
+        Ok(index.filter(|_| self.acknowledgements.may_be_whole(by, voucher.last)))
     }
 
-    async fn confirmed(&self) -> Result<LogIndex, ReadIndexError> {
-        if let Some((term, voter)) = self.voucher() {
-            let vouched = tokio::time::timeout(VOUCHED_WITHIN, self.ask(term, voter)).await;
-            if let Ok(Some(index)) = vouched {
-                return Ok(index);
+    async fn confirmed(&self, rounds_until: &mut Option<Instant>) -> Result<LogIndex, ReadIndexError> {
+        if rounds_until.is_none_or(|until| until <= Instant::now())
+            && let Some((term, voter)) = self.voter()
+        {
+            match tokio::time::timeout(VOUCHED_WITHIN, self.ask(term, voter)).await {
+                Ok(Some(index)) => return Ok(index),
+                Ok(None) | Err(_) => *rounds_until = Some(Instant::now() + ROUNDS_AFTER_SILENCE),
             }
         }
         self.by_round().await
     }
 
     /// Asks a voter to vouch for this node's leadership of `term`. Whatever goes wrong, a round may still do.
-    async fn ask(&self, term: Term, voter: NodeId) -> Option<LogIndex> {
+    async fn ask(&self, term: Term, by: NodeId) -> Option<LogIndex> {
         let question = Request::Vouch(VouchRequest {});
-        match self.peers.forward(voter, term, question, VOUCHED_WITHIN).await {
-            Ok(Response::Vouches(true)) => self.vouched(term, voter).await.ok().flatten(),
+        match self.peers.forward(by, term, question, VOUCHED_WITHIN).await {
+            Ok(Response::VouchedThrough(last)) => {
+                let last = LogIndex(last);
+                self.vouched(Voucher { term, by, last }).await.ok().flatten()
+            }
             Ok(_) | Err(_) => None,
         }
     }
 
     /// Whom to ask, if this node leads and one other voter is enough: the one that answered a heartbeat last.
-    fn voucher(&self) -> Option<(Term, NodeId)> {
+    fn voter(&self) -> Option<(Term, NodeId)> {
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
         if role_of(&metrics) != Role::Leader {
@@ -144,6 +174,25 @@ impl ReadIndexes {
     }
 }
 
+/// Where this node's core stands at one moment.
+struct Standing<'a> {
+    vote: &'a Vote,
+    membership: &'a Membership,
+    committed: Option<&'a LogId>,
+}
+
+impl Standing<'_> {
+    /// The commit index, if node `own` leads that term still, the two are a quorum, and something is committed in it:
+    /// what earlier leaders committed lies below that.
+    fn read_index(&self, own: NodeId, voucher: Voucher) -> Option<LogIndex> {
+        let leads = *self.vote == Vote::new_committed(voucher.term.0, own.0);
+        let pair = are_quorum(self.membership, [own, voucher.by]);
+        let committed = self.committed?;
+        let of_this_term = committed.committed_leader_id().term == voucher.term.0;
+        (leads && pair && of_this_term).then(|| LogIndex(committed.index()))
+    }
+}
+
 /// Whether these two are a majority of the voters; while the voters change, of the old and of the new ones.
 fn are_quorum(membership: &Membership, pair: [NodeId; 2]) -> bool {
     let mut configs = membership.get_joint_config().iter();
@@ -158,7 +207,42 @@ fn are_quorum(membership: &Membership, pair: [NodeId; 2]) -> bool {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
+    use super::{super::types::log_id, *};
+
+    #[test]
+    fn a_leader_names_its_commit_index_only_while_it_leads_that_term_and_has_committed_in_it() {
+        let voters = |ids: &[u64]| Membership::new_with_defaults(vec![ids.iter().copied().collect()], []);
+        let named = |vote: Vote, membership: &Membership, committed: Option<LogId>, by: u64| {
+            let standing = Standing {
+                vote: &vote,
+                membership,
+                committed: committed.as_ref(),
+            };
+            let voucher = Voucher {
+                term: Term(4),
+                by: NodeId(by),
+                last: LogIndex(9),
+            };
+            standing.read_index(NodeId(1), voucher)
+        };
+        let (three, committed) = (voters(&[1, 2, 3]), Some(log_id(4, 9)));
+        let own = Vote::new_committed(4, 1);
+        assert_eq!(named(own, &three, committed, 2), Some(LogIndex(9)));
+        assert_eq!(named(own, &three, Some(log_id(3, 9)), 2), None, "of an earlier term");
+        assert_eq!(named(own, &three, None, 2), None, "nothing is committed");
+        assert_eq!(named(own, &three, committed, 1), None, "its own word");
+        assert_eq!(named(own, &three, committed, 7), None, "no voter's");
+        assert_eq!(named(own, &voters(&[1, 2, 3, 4, 5]), committed, 2), None, "no quorum");
+        for other in [
+            Vote::new(4, 1),
+            Vote::new(5, 2),
+            Vote::new_committed(5, 2),
+            Vote::new_committed(5, 1),
+            Vote::new_committed(3, 1),
+        ] {
+            assert_eq!(named(other, &three, committed, 2), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn two_are_a_quorum_of_three_voters_and_of_no_more() {

@@ -28,9 +28,9 @@ use crate::{
 const IN_FLIGHT_MAX: usize = 64;
 /// Their ids together: the next request is read once there are fewer.
 const IDS_IN_FLIGHT_MAX: usize = 2 * RENEWAL_IDS_MAX;
-/// Batches of answers of one stream that wait for the transport. A batch answers for at most as many ids as may be
-/// under way.
-const BATCHES_WAITING_MAX: usize = 4;
+/// Batches of answers of one stream that wait for the transport. A batch is closed once it answers for
+/// [`RENEWAL_IDS_MAX`] ids.
+const BATCHES_WAITING_MAX: usize = 2;
 
 /// Renews leases and answers for each of them. What a deadline cuts off is unconfirmed.
 ///
@@ -139,18 +139,22 @@ async fn serve(
     Ok(())
 }
 
-/// Everything that is ready by now, once something is; `None` at the end.
-async fn all_ready<S: Stream + Unpin>(stream: &mut S) -> Option<Vec<S::Item>> {
-    let mut all = Vec::new();
+/// Everything that is ready by now, once something is, but no more than makes a batch; `None` at the end. Each item says
+/// for how many ids it answers. What was taken is handed out in the same poll, so nothing is lost with the future.
+async fn all_ready<T>(stream: &mut (impl Stream<Item = (usize, T)> + Unpin)) -> Option<Vec<(usize, T)>> {
+    let (mut all, mut ids) = (Vec::new(), 0);
     poll_fn(|context| {
-        loop {
+        while ids < RENEWAL_IDS_MAX {
             match stream.poll_next_unpin(context) {
-                Poll::Ready(Some(item)) => all.push(item),
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(Some((count, item))) => {
+                    ids += count;
+                    all.push((count, item));
+                }
                 Poll::Pending if all.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(()),
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
+        Poll::Ready(())
     })
     .await;
     (!all.is_empty()).then_some(all)

@@ -323,7 +323,7 @@ fn a_node_vouches_for_its_votes_leadership_only(folder: &Path) -> Found {
                 request: Some(Request::Vouch(VouchRequest {})),
             };
             let answer = node.forwarded(leader, question).await.response;
-            if !matches!(answer, Some(Response::Vouches(word)) if word == right) {
+            if matches!(answer, Some(Response::VouchedThrough(_))) != right {
                 wrong = Some((leader, of, answer));
                 break;
             }

@@ -244,7 +244,7 @@ async fn try_one(channel: &Channel, path: &str, variant: &Variant, names: &Names
             // For whom it has voted, a follower says too.
             let refused = matches!(
                 answer.response,
-                Some(Response::Failure(_) | Response::Vouches(_)) | None
+                Some(Response::Failure(_) | Response::VouchedThrough(_)) | None
             );
             assert!(refused, "a follower did what only a leader does: {about}: {answer:?}");
         }
