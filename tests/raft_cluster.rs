@@ -301,14 +301,20 @@ async fn who_has_voted_for_another_leader_vouches_for_the_former_one_no_more() {
     let (former, term) = cluster.leader().await;
     let (raft, id) = (&cluster.node(former).raft, cluster.node(former).node_id);
     assert!(raft.transfer_leadership(Duration::from_secs(10)).await);
-    let (leader, later) = cluster.leader().await;
-    assert!(leader != former && later > term, "{leader} in {later}");
+    let (_, later) = cluster.leader().await;
+    assert!(later > term, "{later}");
     // Two voted for the next one, the former leader or the third node, which may not have heard of it.
     let not_any_more = cluster.running().filter(|node| node.raft.vouch(term, id).is_none());
     assert!(not_any_more.count() >= 2);
     for by in cluster.running().filter(|node| node.node_id != id) {
-        let refused = raft.read_index_vouched(term, by.node_id, last).await.unwrap_err();
-        assert!(matches!(refused, ReadIndexError::NotLeader { .. }), "{refused:?}");
+        match raft.read_index_vouched(term, by.node_id, last).await {
+            Err(refused) => assert!(matches!(refused, ReadIndexError::NotLeader { .. }), "{refused:?}"),
+            // A busy machine may have elected it again.
+            Ok(index) => assert!(
+                raft.leadership().borrow().lead.is_some_and(|lead| lead.term > term),
+                "{index:?}"
+            ),
+        }
     }
 }
 

@@ -168,3 +168,27 @@ async fn renew_or_say_so(node: &Node, wanted: Renew) -> Result<raw::RenewRespons
         Err(error) => Err(refused(error, CallKind::Write)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_is_what_is_ready_together_and_ends_with_enough_ids() {
+        let ready = stream::iter([1, 1, RENEWAL_IDS_MAX, 1]).map(|ids| (ids, ()));
+        let mut answers = ready.chain(stream::pending());
+        let counts = |batch: Option<Vec<(usize, ())>>| -> Vec<usize> {
+            batch.into_iter().flatten().map(|(ids, ())| ids).collect()
+        };
+        assert_eq!(counts(all_ready(&mut answers).await), [1, 1, RENEWAL_IDS_MAX]);
+        assert_eq!(
+            counts(all_ready(&mut answers).await),
+            [1],
+            "what has to wait holds nothing up"
+        );
+        assert!(all_ready(&mut answers).now_or_never().is_none());
+        assert!(all_ready(&mut stream::empty::<(usize, ())>()).await.is_none());
+    }
+}
