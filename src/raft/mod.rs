@@ -20,6 +20,7 @@
 //! **Never** does it decide on TTLs, stamp entries, or try a request again.
 
 mod codec;
+mod commit_notice;
 mod error;
 mod failover;
 mod handle;

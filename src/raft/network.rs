@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::{
-    codec,
+    codec, commit_notice,
     quarantine::Acknowledgements,
     snapshot::SnapshotData,
     types::{NodeAddress, Snapshot, TypeConfig, Vote},
@@ -169,7 +169,7 @@ impl Line {
         let Some(first) = input.next().await else {
             return Ok(Box::pin(stream::empty()));
         };
-        let input = stream::iter([first]).chain(input);
+        let input = commit_notice::with_records(stream::iter([first]).chain(input));
         self.check_quarantine()?;
         let known = Arc::clone(&self.acknowledgements);
         // All requests of one stream are of one leadership; its answers may come when that is over.

@@ -37,6 +37,13 @@ const JOINED_MAX: usize = 1_000;
 const PACE_PER_WATCH: Duration = Duration::from_micros(30);
 /// … and no longer than this. A watch to which little happens waits for nothing.
 const PACE_MAX: Duration = Duration::from_millis(20);
+/// A watch that was sent so many changes at once is busy, and so, mostly, is the processor: it waits longer. What that
+/// saves goes to the writers whose changes these are.
+const BUSY_CHANGES: usize = 8;
+/// A busy watch's wait for each watch of the node …
+const BUSY_PACE_PER_WATCH: Duration = Duration::from_micros(100);
+/// … and at the most.
+const BUSY_PACE_MAX: Duration = Duration::from_millis(50);
 /// What is shorter is not worth a timer.
 const PACE_MIN: Duration = Duration::from_millis(1);
 /// Ages are looked at no more often than this.
@@ -75,8 +82,8 @@ pub(super) struct Running {
     max_age: Option<Duration>,
     complete: Complete,
     sent_at: Instant,
-    /// Nothing was left to take when changes were last sent.
-    kept_pace: bool,
+    /// How many changes were last sent; 0 if something was left to take then.
+    kept_pace_with: usize,
 }
 
 /// A node, without its innards in debug output.
@@ -132,7 +139,7 @@ impl Running {
             max_age: wanted.max_age,
             complete,
             sent_at: Instant::now(),
-            kept_pace: false,
+            kept_pace_with: 0,
         })
     }
 
@@ -185,10 +192,11 @@ impl Running {
 
     /// Waits until it is time for the next message to a watch that was sent one just now and has everything.
     async fn wait_for_company(&mut self) {
-        if !std::mem::take(&mut self.kept_pace) {
+        let changes = std::mem::take(&mut self.kept_pace_with);
+        if changes == 0 {
             return;
         }
-        let pace = pace(self.node.0.hub().watches());
+        let pace = pace(self.node.0.hub().watches(), changes);
         if pace >= PACE_MIN {
             tokio::time::sleep_until(self.sent_at + pace).await;
         }
@@ -214,7 +222,8 @@ impl Running {
                 self.send_snapshot(outlet, state, reset).await
             }
             Delivery::Changes { changes, revision } => {
-                self.kept_pace = self.watch.is_drained() && !self.watch.is_catching_up();
+                let kept_pace = self.watch.is_drained() && !self.watch.is_catching_up();
+                self.kept_pace_with = if kept_pace { changes.len() } else { 0 };
                 self.send_changes(outlet, &changes, revision).await
             }
         }
@@ -319,11 +328,17 @@ impl Running {
     }
 }
 
-/// How long a busy watch waits for company. What a change costs a node grows with the watches that it touches, so that
-/// many of them would leave nothing for the writers, and each message cost more than what it says.
-fn pace(watches: usize) -> Duration {
+/// How long a watch waits for company that was just sent `changes`. What a change costs a node grows with the watches
+/// that it touches, so that many of them would leave nothing for the writers, and each message cost more than what it
+/// says.
+fn pace(watches: usize, changes: usize) -> Duration {
     let watches = u32::try_from(watches).unwrap_or(u32::MAX);
-    PACE_PER_WATCH.saturating_mul(watches).min(PACE_MAX)
+    let (per_watch, max) = if changes < BUSY_CHANGES {
+        (PACE_PER_WATCH, PACE_MAX)
+    } else {
+        (BUSY_PACE_PER_WATCH, BUSY_PACE_MAX)
+    };
+    per_watch.saturating_mul(watches).min(max)
 }
 
 /// When to look at the age again that may grow by so much. A caller may allow any age, also one that no clock reaches.
@@ -351,10 +366,17 @@ mod tests {
 
     #[test]
     fn few_watches_wait_for_nothing_and_many_not_long() {
-        assert!(pace(0) < PACE_MIN && pace(33) < PACE_MIN);
-        assert_eq!(pace(334), Duration::from_micros(10_020));
-        assert_eq!(pace(50_000), PACE_MAX);
-        assert_eq!(pace(usize::MAX), PACE_MAX);
+        assert!(pace(0, 1) < PACE_MIN && pace(33, 1) < PACE_MIN);
+        assert!(pace(0, 5_000) < PACE_MIN && pace(9, 5_000) < PACE_MIN);
+        assert_eq!(pace(334, 1), Duration::from_micros(10_020));
+        assert_eq!(pace(50_000, 1), PACE_MAX);
+        assert_eq!(pace(usize::MAX, BUSY_CHANGES - 1), PACE_MAX);
+    }
+
+    #[test]
+    fn busy_watches_wait_longer() {
+        assert_eq!(pace(334, BUSY_CHANGES), Duration::from_micros(33_400));
+        assert_eq!(pace(50_000, usize::MAX), BUSY_PACE_MAX);
     }
 
     #[test]
