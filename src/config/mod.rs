@@ -54,7 +54,7 @@ pub struct Settings {
     /// How long a follower waits for its leader: at most [default: 450ms]
     #[arg(long, env = "ROSTER_ELECTION_MAX", value_name = "DURATION")]
     pub election_max: Option<String>,
-    /// A snapshot is due after so many bytes of log, or as many as the last one has [default: 67108864]
+    /// A snapshot is due after so many bytes of log, or as many as the last one has [default: 8388608]
     #[arg(long, env = "ROSTER_SNAPSHOT_AFTER_BYTES", value_name = "BYTES")]
     pub snapshot_after_bytes: Option<u64>,
     /// How many records of the log stay behind a snapshot, for followers that were away [default: 100000]

@@ -46,6 +46,8 @@ use crate::{
     watch::Hub,
 };
 
+/// How soon openraft is told again that a snapshot is due.
+const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 /// How often what is known of the peers' logs is stored.
 const STORE_ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(1);
 /// How often a transfer of leadership looks whether it is done.
@@ -431,13 +433,15 @@ fn committed(result: ClientWriteResult<TypeConfig>) -> Result<Committed, Propose
     }
 }
 
-/// Begins a snapshot whenever apply says that one is due. openraft builds one at a time.
+/// Begins a snapshot whenever apply says that one is due. openraft builds one at a time; what it is told meanwhile comes
+/// to nothing, so it is told now and then.
 async fn take_snapshots(core: Core, progress: Arc<Progress>) {
     loop {
         progress.snapshot_due().await;
         if core.trigger().snapshot().await.is_err() {
             return;
         }
+        tokio::time::sleep(SNAPSHOT_RETRY).await;
     }
 }
 

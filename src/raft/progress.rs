@@ -189,10 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_due_after_64_mib_or_the_size_of_the_last_one_or_5_million_renewals() {
+    fn a_snapshot_is_due_after_8_mib_or_the_size_of_the_last_one_or_5_million_renewals() {
         let progress = Progress::new(SNAPSHOT_AFTER_BYTES);
         let due = || progress.snapshot_due().now_or_never().is_some();
-        progress.grew(64 << 20, 0);
+        progress.grew(8 << 20, 0);
         assert!(!due());
         progress.grew(1, 0);
         assert!(due());

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     io::{self, BufReader, Read, Write as _},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     blocking,
-    registry::State,
+    registry::{SnapshotItem, State},
     storage::{ReceivedSnapshot, SnapshotBytes, SnapshotFile, SnapshotStore},
     wire::{
         DecodeError, internal,
@@ -39,6 +39,9 @@ const PIECE_BYTES: usize = 512 << 10;
 /// come meanwhile are: written in one go, one of 100 MB made their p99 ten times as long.
 const REST_PIECES: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(50);
+/// While a snapshot is read: so many decoded items are handed over at once, and so many handfuls wait to be taken.
+const HANDFUL_ITEMS: usize = 256;
+const HANDFULS_WAITING_MAX: usize = 4;
 
 /// A whole snapshot, on its way to be sent or installed.
 pub(crate) enum SnapshotData {
@@ -107,8 +110,25 @@ impl SnapshotData {
 pub(super) fn read(file: &SnapshotFile) -> Result<(SnapshotMeta, State), Malformed> {
     let mut body = BufReader::new(file.read());
     let meta = read_meta_from(&mut body)?;
-    let state = State::from_items::<DecodeError>(ItemReader::new(body))?;
+    // Decoding the items takes about as long as building the state of them: each has a thread.
+    let state = thread::scope(|scope| {
+        let (handfuls, decoded) = mpsc::sync_channel(HANDFULS_WAITING_MAX);
+        let decoding = thread::Builder::new().name("snapshot-decode".into());
+        decoding.spawn_scoped(scope, move || decode(body, &handfuls))?;
+        State::from_items::<DecodeError>(decoded.into_iter().flatten())
+    })?;
     Ok((meta, state))
+}
+
+/// Decodes the items, until their end or until nobody takes them any more.
+fn decode(body: impl Read, handfuls: &mpsc::SyncSender<Vec<Result<SnapshotItem, DecodeError>>>) {
+    let mut items = ItemReader::new(body);
+    loop {
+        let handful: Vec<_> = items.by_ref().take(HANDFUL_ITEMS).collect();
+        if handful.is_empty() || handfuls.send(handful).is_err() {
+            return;
+        }
+    }
 }
 
 /// Reads only what is said before the items; the checksum is not verified.
@@ -241,5 +261,41 @@ mod tests {
             format!("{:?}", state.items().collect::<Vec<_>>()),
             format!("{:?}", registry.state().items().collect::<Vec<_>>())
         );
+    }
+
+    #[test]
+    fn what_is_wrong_far_behind_the_beginning_is_an_error() {
+        let mut registry = Registry::new();
+        registry.apply(&Entry {
+            stamp: LeaseTime(1),
+            wall_ms: 1,
+            renewals: Vec::new(),
+            commands: (0..3 * HANDFUL_ITEMS * HANDFULS_WAITING_MAX).map(register).collect(),
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(&DataDir::open(directory.path()).unwrap()).unwrap();
+        for (index, ending) in [(1, &[1, 0xff][..]), (2, &[200][..])] {
+            let mut file = store.create("damaged", index).unwrap();
+            file.write_all(&0_u32.to_le_bytes()).unwrap();
+            let mut body = Vec::new();
+            for item in registry.state().items() {
+                write_item(&mut body, &item).unwrap();
+            }
+            file.write_all(&body).unwrap();
+            file.write_all(ending).unwrap();
+            let file = file.commit().unwrap();
+            assert!(read(&file).is_err(), "it ends with {ending:?}");
+        }
+        // One that is taken for whole and contradicts itself is given up in the middle.
+        let mut file = store.create("twice", 3).unwrap();
+        file.write_all(&0_u32.to_le_bytes()).unwrap();
+        let state = registry.state().items().next().unwrap();
+        for item in [state.clone(), state].into_iter().chain(registry.state().items()) {
+            let mut bytes = Vec::new();
+            write_item(&mut bytes, &item).unwrap();
+            file.write_all(&bytes).unwrap();
+        }
+        let error = read(&file.commit().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("two states"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Log records that are kept behind a snapshot, if nothing else is asked for.
 pub const KEPT_BEHIND_SNAPSHOT: u64 = 100_000;
 /// Bytes of log after which a snapshot is due, if nothing else is asked for.
-pub const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;
+pub const SNAPSHOT_AFTER_BYTES: u64 = 8 << 20;
 
 /// How soon a silent leader is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

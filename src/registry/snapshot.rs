@@ -119,7 +119,6 @@ impl State {
 
 /// A lease whose instances are still being read.
 struct Staged {
-    lease_id: LeaseId,
     ttl: Ttl,
     own: bool,
     deadline: LeaseTime,
@@ -129,6 +128,8 @@ struct Staged {
 /// A state under construction.
 struct Restore {
     state: State,
+    /// `lease_ids[i]` is the id of `leases[i]`; apart, because each instance's lease is searched for among them.
+    lease_ids: Vec<LeaseId>,
     leases: Vec<Staged>,
     last_instance: Option<InstanceKey>,
     last_fence: Option<InstanceKey>,
@@ -159,6 +160,7 @@ impl Restore {
         };
         Ok(Self {
             state,
+            lease_ids: Vec::new(),
             leases: Vec::new(),
             last_instance: None,
             last_fence: None,
@@ -186,7 +188,7 @@ impl Restore {
     fn take_lease(&mut self, lease_id: LeaseId, ttl: Ttl, own: bool, deadline: LeaseTime) -> Result<(), Corrupt> {
         let in_place = self.last_instance.is_none()
             && self.last_fence.is_none()
-            && self.leases.last().is_none_or(|last| last.lease_id < lease_id);
+            && self.lease_ids.last().is_none_or(|last| *last < lease_id);
         ensure(in_place, || format!("lease {lease_id} is out of order"))?;
         let given = lease_id >= LeaseId(1) && lease_id < self.state.leases.next_id();
         ensure(given || (!own && is_callers_own(lease_id)), || {
@@ -196,8 +198,8 @@ impl Restore {
         ensure(deadline <= latest, || {
             format!("lease {lease_id} ends later than a renewal now would make it")
         })?;
+        self.lease_ids.push(lease_id);
         self.leases.push(Staged {
-            lease_id,
             ttl,
             own,
             deadline,
@@ -220,7 +222,7 @@ impl Restore {
         })?;
         let key = self.state.summaries.intern(key);
         if let Some((lease_id, ttl)) = instance.lease {
-            let found = self.leases.binary_search_by_key(&lease_id, |staged| staged.lease_id);
+            let found = self.lease_ids.binary_search(&lease_id);
             let Some(staged) = found.ok().map(|place| &mut self.leases[place]) else {
                 return Err(Corrupt(format!(
                     "instance {key} is held by lease {lease_id}, which is not there"
@@ -271,17 +273,15 @@ impl Restore {
     fn finish(mut self) -> Result<State, Corrupt> {
         // Plant: the revision is made up from the records that are there, whatever was removed after them.
         planted!("revision-from-the-records" => { self.state.revision = self.newest_record(); });
-        for staged in self.leases {
+        for (lease_id, staged) in self.lease_ids.into_iter().zip(self.leases) {
             let holding = if staged.own {
                 let key = staged.keys.into_iter().next();
-                let empty = || Corrupt(format!("the own lease {} holds no instance", staged.lease_id));
+                let empty = || Corrupt(format!("the own lease {lease_id} holds no instance"));
                 Holding::Own(key.ok_or_else(empty)?)
             } else {
                 Holding::Shared(Arc::new(staged.keys.into_iter().collect()))
             };
-            self.state
-                .leases
-                .insert(staged.lease_id, holding, staged.ttl, staged.deadline);
+            self.state.leases.insert(lease_id, holding, staged.ttl, staged.deadline);
         }
         Ok(self.state)
     }

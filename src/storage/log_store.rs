@@ -55,7 +55,7 @@ pub struct LogLimits {
 impl Default for LogLimits {
     fn default() -> Self {
         Self {
-            tail_max_bytes: 4 << 20,
+            tail_max_bytes: 2 << 20,
             write_buffer_bytes: 4 << 20,
         }
     }

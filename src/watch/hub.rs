@@ -104,13 +104,19 @@ impl Hub {
     /// at its revision, and open watches get the difference as one step.
     pub fn replace(&self, state: State, applied: LogIndex) {
         let view = Arc::new(View { state, applied });
-        // The difference may be large: it is worked out before the critical section, and again only in the case, which
-        // one publisher excludes, that another version came between.
+        // The difference may be large: it is worked out before the critical section, and again only if another version
+        // came between, which one publisher excludes, or the first watch. Where nobody watches, as in a node that
+        // starts, nobody needs it.
         let older = self.view();
-        let mut changes = view.state.changes_since(&older.state);
+        let watched = self.watches() > 0;
+        let mut changes = if watched {
+            view.state.changes_since(&older.state)
+        } else {
+            Vec::new()
+        };
         let core = self.lock();
         let current = self.view();
-        if !Arc::ptr_eq(&older, &current) {
+        if core.index.len() > 0 && !(watched && Arc::ptr_eq(&older, &current)) {
             changes = view.state.changes_since(&current.state);
         }
         let records = changes
