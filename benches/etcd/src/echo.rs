@@ -1,9 +1,10 @@
 //! What a call costs with nothing behind it: a bare gRPC server in a process of its own, called as the nodes are.
 //!
-//! The server is grpc.health.v1 as tonic brings it, with tonic's own settings. It is the floor of every unary call: what
-//! Roster takes beyond it is Roster's.
+//! The server has tonic's own settings, and one method, which answers with as many bytes as it is asked for. It is the
+//! floor of every unary call: what Roster takes beyond it is Roster's.
 
 use std::{
+    convert::Infallible,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -15,13 +16,34 @@ use roster::cli::bench::measure::{Caller, Live, Measure, Processes, Report, Sche
 use serde_json::{Map, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Endpoint, Server};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::{BoxFuture, Context, Poll, Service, http},
+    server::{NamedService, UnaryService},
+    transport::{Channel, Endpoint, Server},
+};
+use tonic_prost::ProstCodec;
 
 use crate::problem::{Problem, While as _};
 
 /// Clients that share a connection, as in the other workloads.
 const CLIENTS_PER_CONNECTION: usize = 16;
+const METHOD: &str = "/bench.Echo/Call";
+/// What tonic lets a client take is 4 MiB, tag and length included.
+const ANSWER_MAX_BYTES: u32 = (4 << 20) - 16;
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Question {
+    #[prost(uint32, tag = "1")]
+    answer_bytes: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answer {
+    #[prost(bytes = "bytes", tag = "1")]
+    filling: prost::bytes::Bytes,
+}
 
 /// Calls a server that does nothing, and prints what `roster bench -o json` prints
 #[derive(Args, Debug)]
@@ -35,6 +57,9 @@ pub(crate) struct EchoArgs {
     /// How long it runs before that, in seconds
     #[arg(long, default_value_t = 2)]
     warmup: u64,
+    /// How many bytes each answer has
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=i64::from(ANSWER_MAX_BYTES)))]
+    answer_bytes: u32,
 }
 
 /// The server that does nothing: prints its port, and ends with its standard input
@@ -69,13 +94,76 @@ impl Drop for Echo {
     }
 }
 
-struct Calling(HealthClient<Channel>);
+struct Calling {
+    client: tonic::client::Grpc<Channel>,
+    question: Question,
+}
+
+impl Calling {
+    async fn ask(&mut self) -> Result<Answer, Status> {
+        let ready = self.client.ready().await;
+        ready.map_err(|error| Status::unavailable(error.to_string()))?;
+        let method = http::uri::PathAndQuery::from_static(METHOD);
+        let codec = ProstCodec::<Question, Answer>::default();
+        let answer = self.client.unary(Request::new(self.question), method, codec).await?;
+        Ok(answer.into_inner())
+    }
+}
 
 impl Caller for Calling {
     async fn call(&mut self) -> Result<u64, Trouble> {
-        let answered = self.0.check(HealthCheckRequest::default()).await;
-        answered.map_err(|status| Trouble::new("FAILED", status.message()))?;
+        let answer = self.ask().await;
+        let answer = answer.map_err(|status| Trouble::new("FAILED", status.message()))?;
+        if answer.filling.len() != self.question.answer_bytes as usize {
+            return Err(Trouble::new("INCOMPLETE", "another answer than was asked for"));
+        }
         Ok(1)
+    }
+}
+
+/// The server's one method.
+#[derive(Clone)]
+struct Answering {
+    filling: prost::bytes::Bytes,
+}
+
+impl Answering {
+    fn new() -> Self {
+        let filling = vec![b'x'; ANSWER_MAX_BYTES as usize].into();
+        Self { filling }
+    }
+}
+
+impl NamedService for Answering {
+    const NAME: &'static str = "bench.Echo";
+}
+
+impl UnaryService<Question> for Answering {
+    type Response = Answer;
+    type Future = std::future::Ready<Result<Response<Answer>, Status>>;
+
+    fn call(&mut self, question: Request<Question>) -> Self::Future {
+        let length = question.into_inner().answer_bytes as usize;
+        let filling = self.filling.slice(..length.min(self.filling.len()));
+        std::future::ready(Ok(Response::new(Answer { filling })))
+    }
+}
+
+impl Service<http::Request<Body>> for Answering {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = self.clone();
+        Box::pin(async move {
+            let mut grpc = tonic::server::Grpc::new(ProstCodec::<Answer, Question>::default());
+            Ok(grpc.unary(method, request).await)
+        })
     }
 }
 
@@ -92,7 +180,12 @@ impl EchoArgs {
         let schedule = Schedule::begin(seconds(self.warmup), seconds(self.seconds));
         let mut tasks = JoinSet::new();
         for number in 0..self.clients {
-            let calling = Calling(HealthClient::new(channels[number % channels.len()].clone()));
+            let calling = Calling {
+                client: tonic::client::Grpc::new(channels[number % channels.len()].clone()),
+                question: Question {
+                    answer_bytes: self.answer_bytes,
+                },
+            };
             tasks.spawn(client(calling, schedule.clone(), Arc::<Live>::default()));
         }
         tokio::time::sleep_until(schedule.measured_from().into()).await;
@@ -104,6 +197,7 @@ impl EchoArgs {
         let mut parameters = Map::new();
         parameters.insert("clients".into(), json!(self.clients));
         parameters.insert("connections".into(), json!(channels.len()));
+        parameters.insert("answer_bytes".into(), json!(self.answer_bytes));
         let report = Report {
             workload: "echo",
             parameters,
@@ -128,12 +222,11 @@ impl EchoServerArgs {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?.port());
         std::io::stdout().flush()?;
-        let (_reporter, health) = tonic_health::server::health_reporter();
         // When the other end is gone, so is the reason to be.
         let orphaned = tokio::task::spawn_blocking(|| std::io::stdin().lock().lines().for_each(drop));
         let served = Server::builder()
             .tcp_nodelay(true)
-            .add_service(health)
+            .add_service(Answering::new())
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::select! {
             served = served => served.when("the server that does nothing"),

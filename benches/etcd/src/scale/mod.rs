@@ -162,8 +162,6 @@ impl ScaleArgs {
         };
         let costs_large = self.costs(&cluster).await?;
 
-        self.tell(format_args!("what measuring left ends by itself"));
-        tokio::time::sleep(LEFTOVERS_END).await;
         self.tell(format_args!("{} minutes of load", self.minutes));
         let not_found = load.not_found.load(Ordering::Relaxed);
         let written_before = written(&cluster)?;
@@ -222,7 +220,8 @@ impl ScaleArgs {
         eprintln!("bench-etcd: {what} …");
     }
 
-    /// What calls cost now: each workload's result.
+    /// What calls cost now: each workload's result. What they leave ends before this returns; the end of what one leaves
+    /// would be counted among the next one's costs, so the one that leaves most comes last.
     async fn costs(&self, cluster: &Cluster) -> Result<Value, Problem> {
         let mut costs = json!({});
         for (name, words) in report::COSTS {
@@ -239,6 +238,8 @@ impl ScaleArgs {
             }
             costs[name] = serde_json::from_slice(&output.stdout).when(name)?;
         }
+        self.tell(format_args!("what measuring left ends by itself"));
+        tokio::time::sleep(LEFTOVERS_END).await;
         Ok(costs)
     }
 

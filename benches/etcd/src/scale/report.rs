@@ -12,10 +12,10 @@ use crate::problem::Problem;
 
 /// What is measured at both sizes: the words after `roster bench`.
 pub(super) const COSTS: [(&str, &[&str]); 4] = [
-    ("register", &["register", "--clients", "16"]),
-    ("keep-alive", &["keepalive"]),
     ("list, linearizable", &["list", "--consistency", "linearizable"]),
     ("list, stale", &["list", "--consistency", "stale"]),
+    ("keep-alive", &["keepalive"]),
+    ("register", &["register", "--clients", "16"]),
 ];
 /// What the large size may cost, of what the small one does; and a snapshot, of a p99 without.
 const COST_MAX: f64 = 1.5;
