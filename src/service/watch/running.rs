@@ -37,9 +37,11 @@ const JOINED_MAX: usize = 1_000;
 const PACE_PER_WATCH: Duration = Duration::from_micros(30);
 /// … and no longer than this. A watch to which little happens waits for nothing.
 const PACE_MAX: Duration = Duration::from_millis(20);
-/// A watch that was sent so many changes at once is busy, and so, mostly, is the processor: it waits longer. What that
-/// saves goes to the writers whose changes these are.
-const BUSY_CHANGES: usize = 8;
+/// A watch that is sent so many changes at once …
+const BUSY_CHANGES: u32 = 4;
+/// … and one of them in so much time is busy, and so, mostly, is the processor: it waits longer. What that saves goes to
+/// the writers whose changes these are.
+const BUSY_GAP: Duration = Duration::from_millis(2);
 /// A busy watch's wait for each watch of the node …
 const BUSY_PACE_PER_WATCH: Duration = Duration::from_micros(100);
 /// … and at the most.
@@ -82,8 +84,8 @@ pub(super) struct Running {
     max_age: Option<Duration>,
     complete: Complete,
     sent_at: Instant,
-    /// How many changes were last sent; 0 if something was left to take then.
-    kept_pace_with: usize,
+    /// How long to wait for company since nothing was left to take when changes were last sent.
+    pace: Option<Duration>,
 }
 
 /// A node, without its innards in debug output.
@@ -139,7 +141,7 @@ impl Running {
             max_age: wanted.max_age,
             complete,
             sent_at: Instant::now(),
-            kept_pace_with: 0,
+            pace: None,
         })
     }
 
@@ -192,11 +194,7 @@ impl Running {
 
     /// Waits until it is time for the next message to a watch that was sent one just now and has everything.
     async fn wait_for_company(&mut self) {
-        let changes = std::mem::take(&mut self.kept_pace_with);
-        if changes == 0 {
-            return;
-        }
-        let pace = pace(self.node.0.hub().watches(), changes);
+        let Some(pace) = self.pace.take() else { return };
         if pace >= PACE_MIN {
             tokio::time::sleep_until(self.sent_at + pace).await;
         }
@@ -222,8 +220,9 @@ impl Running {
                 self.send_snapshot(outlet, state, reset).await
             }
             Delivery::Changes { changes, revision } => {
-                let kept_pace = self.watch.is_drained() && !self.watch.is_catching_up();
-                self.kept_pace_with = if kept_pace { changes.len() } else { 0 };
+                let has_all = self.watch.is_drained() && !self.watch.is_catching_up();
+                let busy = is_busy(changes.len(), self.sent_at.elapsed());
+                self.pace = has_all.then(|| pace(self.node.0.hub().watches(), busy));
                 self.send_changes(outlet, &changes, revision).await
             }
         }
@@ -328,15 +327,20 @@ impl Running {
     }
 }
 
-/// How long a watch waits for company that was just sent `changes`. What a change costs a node grows with the watches
-/// that it touches, so that many of them would leave nothing for the writers, and each message cost more than what it
-/// says.
-fn pace(watches: usize, changes: usize) -> Duration {
+/// Whether a watch is busy that is sent so many changes so long after the message before.
+fn is_busy(changes: usize, after: Duration) -> bool {
+    let changes = u32::try_from(changes).unwrap_or(u32::MAX);
+    changes >= BUSY_CHANGES && after <= BUSY_GAP.saturating_mul(changes)
+}
+
+/// How long a watch waits for company. What a change costs a node grows with the watches that it touches, so that many of
+/// them would leave nothing for the writers, and each message cost more than what it says.
+fn pace(watches: usize, busy: bool) -> Duration {
     let watches = u32::try_from(watches).unwrap_or(u32::MAX);
-    let (per_watch, max) = if changes < BUSY_CHANGES {
-        (PACE_PER_WATCH, PACE_MAX)
-    } else {
+    let (per_watch, max) = if busy {
         (BUSY_PACE_PER_WATCH, BUSY_PACE_MAX)
+    } else {
+        (PACE_PER_WATCH, PACE_MAX)
     };
     per_watch.saturating_mul(watches).min(max)
 }
@@ -366,17 +370,25 @@ mod tests {
 
     #[test]
     fn few_watches_wait_for_nothing_and_many_not_long() {
-        assert!(pace(0, 1) < PACE_MIN && pace(33, 1) < PACE_MIN);
-        assert!(pace(0, 5_000) < PACE_MIN && pace(9, 5_000) < PACE_MIN);
-        assert_eq!(pace(334, 1), Duration::from_micros(10_020));
-        assert_eq!(pace(50_000, 1), PACE_MAX);
-        assert_eq!(pace(usize::MAX, BUSY_CHANGES - 1), PACE_MAX);
+        assert!(pace(0, false) < PACE_MIN && pace(33, false) < PACE_MIN);
+        assert_eq!(pace(334, false), Duration::from_micros(10_020));
+        assert_eq!(pace(50_000, false), PACE_MAX);
+        assert_eq!(pace(usize::MAX, false), PACE_MAX);
     }
 
     #[test]
     fn busy_watches_wait_longer() {
-        assert_eq!(pace(334, BUSY_CHANGES), Duration::from_micros(33_400));
-        assert_eq!(pace(50_000, usize::MAX), BUSY_PACE_MAX);
+        assert!(pace(0, true) < PACE_MIN && pace(9, true) < PACE_MIN);
+        assert_eq!(pace(334, true), Duration::from_micros(33_400));
+        assert_eq!(pace(50_000, true), BUSY_PACE_MAX);
+    }
+
+    #[test]
+    fn many_changes_in_a_short_time_make_a_watch_busy() {
+        let ms = Duration::from_millis;
+        assert!(is_busy(6, ms(10)) && is_busy(4, ms(8)) && is_busy(usize::MAX, ms(10_000)));
+        assert!(!is_busy(1, Duration::ZERO) && !is_busy(3, ms(1)), "few");
+        assert!(!is_busy(10, ms(100)), "they had time to come together");
     }
 
     #[test]
