@@ -15,13 +15,12 @@ use clap::Args;
 use roster::cli::bench::measure::{Caller, Live, Measure, Processes, Report, Schedule, Tally, Trouble, client};
 use serde_json::{Map, json};
 use tokio::{net::TcpListener, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Response, Status,
     body::Body,
     codegen::{BoxFuture, Context, Poll, Service, http},
     server::{NamedService, UnaryService},
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
 use tonic_prost::ProstCodec;
 
@@ -224,10 +223,11 @@ impl EchoServerArgs {
         std::io::stdout().flush()?;
         // When the other end is gone, so is the reason to be.
         let orphaned = tokio::task::spawn_blocking(|| std::io::stdin().lock().lines().for_each(drop));
+        // The builder's own option counts only for listeners that it opens itself.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let served = Server::builder()
-            .tcp_nodelay(true)
             .add_service(Answering::new())
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(incoming);
         tokio::select! {
             served = served => served.when("the server that does nothing"),
             _ = orphaned => Ok(()),
