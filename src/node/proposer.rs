@@ -42,7 +42,7 @@ const ENTRY_MAX_BYTES: usize = 5 << 19;
 /// Renewals in one entry.
 const RENEWALS_PER_ENTRY: usize = 100_000;
 /// How long commands wait, when nothing is on its way, for those of the callers that were answered last.
-const RETURN_WAIT: Duration = Duration::from_millis(1);
+const RETURN_WAIT: Duration = Duration::from_millis(2);
 /// How long renewals wait for company when there are no commands.
 const COMPANY_WAIT: Duration = Duration::from_millis(20);
 /// How soon writes that wait for a quorum look again, and how soon a bare stamp follows an entry that was refused.
@@ -78,6 +78,8 @@ pub(super) struct Proposer {
     /// How many callers were there when an entry was last answered: those of its commands, and those that waited.
     /// Whoever calls again does so soon, and one entry for all of them costs what one for a part of them does.
     callers: usize,
+    /// When that was.
+    answered: Instant,
 }
 
 impl Proposer {
@@ -96,6 +98,7 @@ impl Proposer {
             in_flight: FuturesUnordered::new(),
             refused: None,
             callers: 0,
+            answered: Instant::now(),
         };
         (proposer, handle)
     }
@@ -121,6 +124,7 @@ impl Proposer {
                     }
                     self.callers = waiters.writes.len() + self.writes.len();
                     answer(waiters, result);
+                    self.answered = Instant::now();
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -239,25 +243,26 @@ impl Proposer {
     /// when the last entry was answered, and longer while an entry is on its way; a lone caller's waits for nothing.
     /// Renewals alone wait for company; many are company enough for each other, unless an entry is on its way.
     fn company_is_complete(&self, now: Instant) -> bool {
-        let waited = |since: Instant, wait: Duration| now.saturating_duration_since(since) >= wait;
-        let (enough, wait) = self.company_of_commands();
         let lists = || self.renewals.iter().map(|renewals| renewals.ids.as_slice());
-        self.writes
+        self.writes.front().is_some_and(|first| {
+            let (enough, until) = self.company_of_commands(first);
+            self.writes.len() >= enough || until <= now
+        }) || self
+            .renewals
             .front()
-            .is_some_and(|first| self.writes.len() >= enough || waited(first.since, wait))
-            || self
-                .renewals
-                .front()
-                .is_some_and(|first| waited(first.since, COMPANY_WAIT))
+            .is_some_and(|first| first.since + COMPANY_WAIT <= now)
             || (self.in_flight.is_empty() && are_company(lists()))
     }
 
-    /// How many commands are worth an entry now, and how long the first of fewer waits for the others.
-    fn company_of_commands(&self) -> (usize, Duration) {
+    /// How many commands are worth an entry now, and until when `first` waits for so many. What waited for the end of an
+    /// entry waits on for the callers of that one: else two halves of the callers would take turns for ever, each with
+    /// entries of its own.
+    fn company_of_commands(&self, first: &Write) -> (usize, Instant) {
         if self.in_flight.is_empty() {
-            (self.callers.min(WORTH_ANOTHER), RETURN_WAIT)
+            let others_return = first.since.max(self.answered) + RETURN_WAIT;
+            (self.callers.min(WORTH_ANOTHER), others_return)
         } else {
-            (WORTH_ANOTHER, PATIENCE)
+            (WORTH_ANOTHER, first.since + PATIENCE)
         }
     }
 
@@ -350,8 +355,10 @@ impl Proposer {
             .map_or(step, |renewals| renewals.since + COMPANY_WAIT);
         let deadline = self.until_next_deadline().map_or(step, |span| now + span);
         let overdue = self.writes.front().map_or(step, |write| write.propose_by);
-        let (_, wait) = self.company_of_commands();
-        let commands = self.writes.front().map_or(step, |first| first.since + wait);
+        let commands = self
+            .writes
+            .front()
+            .map_or(step, |first| self.company_of_commands(first).1);
         // With the window full, the next completion wakes the loop; waking sooner would only spin.
         let soonest = if self.in_flight.len() < IN_FLIGHT_MAX {
             company.min(deadline).min(commands)
