@@ -9,14 +9,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 /// The most frequent answers: the server sends their twins in `wire::raw`, and measurements read them as such.
-const TWINS: [&str; 6] = [
+const TWINS: [&str; 5] = [
     "RegisterResponse",
     "UpdateResponse",
     "GetResponse",
     "ListResponse",
-    "WatchResponse",
     "RenewResponse",
 ];
+/// The one that is sent otherwise than it is read: many watchers are sent the same changes.
+const WATCHED: &str = "WatchResponse";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -40,15 +41,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(public.clone())?;
 
-    let with_twins = |builder: tonic_prost_build::Builder| {
+    let with_twins = |builder: tonic_prost_build::Builder, watched: &str| {
         let builder = builder.extern_path(".google.rpc.Status", "::tonic_types::Status");
-        let builder = TWINS.iter().fold(builder, |builder, twin| {
-            builder.extern_path(format!(".roster.v1.{twin}"), format!("crate::wire::raw::{twin}"))
+        let twins = TWINS.iter().map(|twin| (*twin, *twin)).chain([(WATCHED, watched)]);
+        let builder = twins.fold(builder, |builder, (message, twin)| {
+            builder.extern_path(format!(".roster.v1.{message}"), format!("crate::wire::raw::{twin}"))
         });
         builder.extern_path(".roster.v1", "crate::wire::v1")
     };
-    with_twins(tonic_prost_build::configure().build_client(false).out_dir(served)).compile_fds(public.clone())?;
-    with_twins(tonic_prost_build::configure().build_server(false).out_dir(unread)).compile_fds(public)?;
+    let server = tonic_prost_build::configure().build_client(false).out_dir(served);
+    with_twins(server, "WatchMessage").compile_fds(public.clone())?;
+    let client = tonic_prost_build::configure().build_server(false).out_dir(unread);
+    with_twins(client, WATCHED).compile_fds(public)?;
 
     let internal = protox::compile(
         ["roster/internal/v1/log.proto", "roster/internal/v1/peer.proto"],

@@ -548,6 +548,12 @@ proptest! {
         };
         let twin = raw::WatchResponse::decode(message.encode_to_vec().as_slice()).unwrap();
         prop_assert_eq!(twin.encode_to_vec(), message.encode_to_vec());
+        let sent = raw::WatchMessage {
+            changes: raw::changes_field(&twin.changes),
+            rest: raw::WatchResponse { changes: Vec::new(), ..twin },
+        };
+        prop_assert_eq!(sent.encoded_len(), message.encoded_len());
+        prop_assert_eq!(v1::WatchResponse::decode(sent.encode_to_vec().as_slice()).unwrap(), message);
         for record in &records {
             let put = |revision| v1::Change {
                 kind: v1::change::Kind::Put.into(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Instance, InstanceKey, Namespace, ServiceName};
 
 /// Which services.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// These.
     Services(BTreeSet<ServiceName>),
@@ -16,7 +16,7 @@ pub enum Scope {
 }
 
 /// What a match looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MatchField {
     /// `zone`
     Zone,
@@ -35,7 +35,7 @@ pub enum MatchField {
 }
 
 /// What a match asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MatchOp {
     /// Some value of the field is one of these.
     In(BTreeSet<String>),
@@ -46,7 +46,7 @@ pub enum MatchOp {
 }
 
 /// One condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Match {
     /// On what.
     pub field: MatchField,
@@ -55,7 +55,7 @@ pub struct Match {
 }
 
 /// Which instances.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// In this namespace; `None` = in all.
     pub namespace: Option<Namespace>,

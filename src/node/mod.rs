@@ -327,6 +327,12 @@ impl Node {
         let _refused = self.0.barrier.pass(give_up(deadline)).await;
     }
 
+    /// Since when this node has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.0.clock.now().saturating_sub(self.0.started)
+    }
+
     /// An upper bound of how old this node's state is; `None` = it has heard of no quorum since it started.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {

@@ -68,7 +68,7 @@ impl Node {
             } else {
                 age.is_some_and(|age| age <= CLOCK_SEEN_WITHIN)
             },
-            uptime: self.0.clock.now().saturating_sub(self.0.started),
+            uptime: self.uptime(),
         }
     }
 

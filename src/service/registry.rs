@@ -247,7 +247,7 @@ impl Registry for RegistryService {
             .map(Response::new)
     }
 
-    type WatchStream = Answers<raw::WatchResponse>;
+    type WatchStream = Answers<raw::WatchMessage>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let deadline = deadline(request.metadata());
@@ -256,7 +256,7 @@ impl Registry for RegistryService {
             .map(Response::new)
     }
 
-    type WatchManyStream = Answers<raw::WatchResponse>;
+    type WatchManyStream = Answers<raw::WatchMessage>;
 
     async fn watch_many(
         &self,

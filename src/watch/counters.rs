@@ -40,10 +40,16 @@ impl Counters {
         self.resets.fetch_add(1, Relaxed);
     }
 
-    /// What waits grew from `before` to `after`.
-    pub(super) fn requeued(&self, before: usize, after: usize) {
-        let grown = i64::try_from(after).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
-        self.queued_bytes.fetch_add(grown, Relaxed);
+    /// So many bytes wait now that did not, counted once for each who waits for them.
+    pub(super) fn queued(&self, bytes: u64) {
+        self.queued_bytes
+            .fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Relaxed);
+    }
+
+    /// So many wait no more.
+    pub(super) fn dequeued(&self, bytes: u64) {
+        self.queued_bytes
+            .fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Relaxed);
     }
 
     pub(super) fn lagged(&self) -> u64 {

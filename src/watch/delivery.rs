@@ -1,6 +1,11 @@
 //! What a watcher asks for and what it is given.
 
-use std::sync::Arc;
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
 
 use crate::{
     model::{Instance, InstanceKey, Revision},
@@ -40,10 +45,43 @@ pub enum Delivery {
     /// many. Never empty.
     Changes {
         /// In revision order, then by key; no key twice.
-        changes: Vec<WatchChange>,
+        changes: Changes,
         /// Where the step leads: the watch's position after it.
         revision: Revision,
     },
+}
+
+/// The changes of one step: one list for all the watchers that are given the same.
+#[derive(Clone, Debug)]
+pub struct Changes(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    list: Vec<WatchChange>,
+    encoded: OnceLock<Bytes>,
+}
+
+impl Changes {
+    /// Room for the changes' bytes, to be filled by whoever encodes them first.
+    #[must_use]
+    pub fn encoded(&self) -> &OnceLock<Bytes> {
+        &self.0.encoded
+    }
+}
+
+impl From<Vec<WatchChange>> for Changes {
+    fn from(list: Vec<WatchChange>) -> Self {
+        let encoded = OnceLock::new();
+        Self(Arc::new(Shared { list, encoded }))
+    }
+}
+
+impl Deref for Changes {
+    type Target = [WatchChange];
+
+    fn deref(&self) -> &[WatchChange] {
+        &self.0.list
+    }
 }
 
 /// One instance's change, as one watcher sees it.

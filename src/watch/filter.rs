@@ -54,8 +54,13 @@ impl Filter {
         self.selector.covers(key)
     }
 
+    /// What a change does to the view; `None` = nothing. It must be covered.
+    pub(super) fn effect_of(&self, record: &Record) -> Option<Effect> {
+        self.effect(record.change.before.as_ref(), record.change.after.as_ref())
+    }
+
     /// What the way from one side to the other does to the view; `None` = nothing. The key must be covered.
-    pub(super) fn effect(&self, before: Option<&Arc<Instance>>, after: Option<&Arc<Instance>>) -> Option<Effect> {
+    fn effect(&self, before: Option<&Arc<Instance>>, after: Option<&Arc<Instance>>) -> Option<Effect> {
         // Plant: what left the selector stays in the view, as it was changed to.
         planted!("selector-forgotten" => {
             return Some(if after.is_some() { Effect::Put } else { Effect::Remove });

@@ -10,13 +10,13 @@ use arc_swap::ArcSwap;
 use super::{
     backlog::{Backlog, Lag},
     counters::{Counters, HubStats},
+    crowd::{Crowd, Round},
     delivery::{ResetReason, Start, WatchChange, WatchRefused},
     filter::Filter,
     history::History,
     index::Index,
     limits::HubLimits,
     record::Record,
-    slot::{Round, Slot},
     watcher::{Opening, Watch},
 };
 use crate::{
@@ -213,8 +213,8 @@ impl Hub {
         self.settled.store(progress.revision.0, Ordering::Release);
         drop(core);
         self.progress.send_replace(progress);
-        for slot in round.touched {
-            slot.wake();
+        for crowd in round.touched {
+            crowd.wake();
         }
         // Freeing what went may take a while; it begins when nobody waits any more.
         drop((older, gone));
@@ -282,7 +282,7 @@ impl Hub {
         opening: Opening,
     ) -> Result<Watch, WatchRefused> {
         self.check_room(core)?;
-        self.counters.requeued(0, backlog.bytes());
+        self.counters.queued(backlog.size().bytes);
         if backlog.is_lagged() {
             self.counters.count_lagged(1);
         }
@@ -291,19 +291,16 @@ impl Hub {
         }
         let number = core.opened;
         core.opened += 1;
-        let slot = Arc::new(Slot::new(filter, backlog));
-        core.index.insert(number, &slot);
+        let crowd = core.index.insert(number, filter, backlog);
         self.open.store(core.index.len(), Ordering::Relaxed);
-        Ok(Watch::new(Arc::clone(self), number, slot, opening))
+        Ok(Watch::new(Arc::clone(self), number, crowd, opening))
     }
 
     /// Forgets a watch.
-    pub(super) fn close(&self, number: u64, slot: &Slot) {
+    pub(super) fn close(&self, number: u64, crowd: &Crowd) {
         let mut core = self.lock();
-        core.index.remove(number, slot.filter.selector());
+        core.index.remove(number, crowd, &self.counters);
         self.open.store(core.index.len(), Ordering::Relaxed);
-        drop(core);
-        self.counters.requeued(slot.queued_bytes(), 0);
     }
 
     /// Begins a lagged watch's queue anew at the present, and gives what leads there from where the watcher stands:
@@ -311,18 +308,19 @@ impl Hub {
     /// `None` = neither is left.
     pub(super) fn catch_up(
         &self,
-        slot: &Slot,
+        number: u64,
+        crowd: &Crowd,
         lag: Lag,
         sent: Option<Arc<View>>,
     ) -> (Arc<View>, Option<Vec<WatchChange>>) {
         let (view, stretch) = {
             let core = self.lock();
-            slot.begin_anew();
+            crowd.begin_anew(number);
             (self.view(), core.history.since(lag.after))
         };
         let changes = match (stretch, lag.since.or(sent)) {
-            (Some(stretch), _) => Some(slot.filter.coalesce(stretch.records())),
-            (None, Some(older)) => Some(slot.filter.each(&view.state.changes_since(&older.state))),
+            (Some(stretch), _) => Some(crowd.filter.coalesce(stretch.records())),
+            (None, Some(older)) => Some(crowd.filter.each(&view.state.changes_since(&older.state))),
             (None, None) => {
                 self.counters.count_reset();
                 None

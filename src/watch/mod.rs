@@ -19,11 +19,13 @@
 //! Never: tasks, timers, gRPC, Raft; it waits only where its caller does. It encodes nothing either: sizes are taken
 //! from records that `wire` has encoded, and estimated for others.
 //!
-//! A change's way: [`Hub::publish`] → `index` finds the watches that may match → `filter` decides for each → `backlog`
-//! keeps it → [`Watch::next`] hands it out; `history` keeps it for those who come later or fell behind.
+//! A change's way: [`Hub::publish`] → `index` finds the crowds of watches with one selector that may match → `filter`
+//! decides for each → the queue of the `crowd` keeps it → [`Watch::next`] hands it out, the same [`Changes`] to all who
+//! stand at one place; `history` keeps it for those who come later or fell behind.
 
 mod backlog;
 mod counters;
+mod crowd;
 mod delivery;
 mod filter;
 mod history;
@@ -35,11 +37,10 @@ mod plants;
 mod record;
 #[cfg(test)]
 mod sample;
-mod slot;
 mod watcher;
 
 pub use counters::HubStats;
-pub use delivery::{ChangeKind, Delivery, GoneReason, ResetReason, Start, WatchChange, WatchRefused};
+pub use delivery::{ChangeKind, Changes, Delivery, GoneReason, ResetReason, Start, WatchChange, WatchRefused};
 pub use hub::{Hub, View};
 pub use limits::{HubLimits, QUEUE_MAX_CHANGES};
 pub use watcher::Watch;

@@ -8,10 +8,9 @@ use std::{
 };
 
 use super::{
+    crowd::{Crowd, Step},
     delivery::{Delivery, ResetReason},
-    filter::seen,
     hub::{Hub, View},
-    slot::Slot,
 };
 use crate::model::{Revision, Selector};
 
@@ -19,7 +18,7 @@ use crate::model::{Revision, Selector};
 pub struct Watch {
     hub: Arc<Hub>,
     number: u64,
-    slot: Arc<Slot>,
+    crowd: Arc<Crowd>,
     /// Through here the watcher has been given everything.
     position: Revision,
     /// A snapshot that must come before anything else.
@@ -65,11 +64,11 @@ impl Opening {
 }
 
 impl Watch {
-    pub(super) fn new(hub: Arc<Hub>, number: u64, slot: Arc<Slot>, opening: Opening) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, number: u64, crowd: Arc<Crowd>, opening: Opening) -> Self {
         Self {
             hub,
             number,
-            slot,
+            crowd,
             position: opening.position,
             owed: opening.owed,
             sent: None,
@@ -109,24 +108,19 @@ impl Watch {
             }
             // What is settled is read before the queue: of a revision that it contains, nothing is still to come.
             let (settled, counters) = (|| self.hub.settled(), self.hub.counters());
-            let lag = match self.slot.take_step(settled, counters, join_max, cx) {
-                Ok((step, drained)) => {
+            let lag = match self.crowd.take_step(self.number, settled, counters, join_max, cx) {
+                Ok(step) => {
                     self.sent = None;
-                    self.drained = drained;
-                    let Some(last) = step.last() else {
+                    self.drained = step.as_ref().is_none_or(|step| step.drains);
+                    let Some(Step { changes, revision, .. }) = step else {
                         return Poll::Pending;
                     };
-                    let revision = last.record.revision();
-                    let changes = step
-                        .iter()
-                        .map(|waiting| seen(&waiting.record.change, waiting.effect))
-                        .collect();
                     self.position = revision;
                     return Poll::Ready(Delivery::Changes { changes, revision });
                 }
                 Err(lag) => lag,
             };
-            let (view, changes) = self.hub.catch_up(&self.slot, lag, self.sent.take());
+            let (view, changes) = self.hub.catch_up(self.number, &self.crowd, lag, self.sent.take());
             let Some(changes) = changes else {
                 let reset = Some(ResetReason::Lagged);
                 self.owed = Some(Owed { view, reset });
@@ -136,6 +130,7 @@ impl Watch {
             if !changes.is_empty() {
                 let revision = self.position;
                 self.sent = Some(view);
+                let changes = changes.into();
                 return Poll::Ready(Delivery::Changes { changes, revision });
             }
         }
@@ -150,7 +145,7 @@ impl Watch {
         }
         // What is settled is read first: if nothing waits after that, everything settled has been given.
         let settled = self.hub.settled();
-        let through = self.slot.complete_through().unwrap_or(settled);
+        let through = self.crowd.complete_through(self.number).unwrap_or(settled);
         self.position.max(through)
     }
 
@@ -169,13 +164,13 @@ impl Watch {
     /// What the watch is about.
     #[must_use]
     pub fn selector(&self) -> &Selector {
-        self.slot.filter.selector()
+        self.crowd.filter.selector()
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.hub.close(self.number, &self.slot);
+        self.hub.close(self.number, &self.crowd);
     }
 }
 

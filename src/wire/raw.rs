@@ -5,10 +5,14 @@
 //! same wire format as the message that was encoded into them. Whoever receives a twin reads it as the message of
 //! `roster.v1` whose name it bears; the fields' numbers are those of `proto/roster/v1`, which a test compares.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType},
+};
 use tonic_types::pb::Status;
 
-use super::v1;
+use super::{v1, writer::Writer};
 
 /// `roster.v1.RegisterResponse`
 #[derive(Clone, PartialEq, prost::Message)]
@@ -96,6 +100,55 @@ pub struct WatchResponse {
     /// Why the watch ended.
     #[prost(message, optional, tag = "8")]
     pub status: Option<Status>,
+}
+
+/// `roster.v1.WatchResponse` as a node sends it: the changes are one run of bytes, which all watchers share that are sent
+/// the same ([`changes_field`]). On the wire it comes behind the other fields, whose order no reader minds. One that is
+/// read has its changes in `rest`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WatchMessage {
+    /// All but the changes.
+    pub rest: WatchResponse,
+    /// The field `changes`, encoded.
+    pub changes: Bytes,
+}
+
+/// The field of a watch's message that holds these changes, each of which is encoded already.
+#[must_use]
+pub fn changes_field(changes: &[Bytes]) -> Bytes {
+    // A tag, and a length of up to five bytes.
+    let bytes = changes.iter().map(|change| change.len() + 6).sum();
+    let mut field = Writer::with_capacity(bytes);
+    for change in changes {
+        field.block(4, change);
+    }
+    field.into_bytes()
+}
+
+impl Message for WatchMessage {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        self.rest.encode_raw(buf);
+        buf.put_slice(&self.changes);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        self.rest.merge_field(tag, wire_type, buf, ctx)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.rest.encoded_len() + self.changes.len()
+    }
+
+    fn clear(&mut self) {
+        self.rest.clear();
+        self.changes.clear();
+    }
 }
 
 /// `roster.v1.RenewResponse`

@@ -368,7 +368,7 @@ impl RegistryService for Served {
         }))
     }
 
-    type WatchStream = Answers<raw::WatchResponse>;
+    type WatchStream = Answers<raw::WatchMessage>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         self.enter("watch", &request).await?;
@@ -378,7 +378,7 @@ impl RegistryService for Served {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    type WatchManyStream = Answers<raw::WatchResponse>;
+    type WatchManyStream = Answers<raw::WatchMessage>;
 
     async fn watch_many(
         &self,
@@ -389,7 +389,7 @@ impl RegistryService for Served {
 }
 
 impl Served {
-    async fn send_watch(self, request: v1::WatchRequest, sender: mpsc::Sender<Result<raw::WatchResponse, Status>>) {
+    async fn send_watch(self, request: v1::WatchRequest, sender: mpsc::Sender<Result<raw::WatchMessage, Status>>) {
         let selector = request.selector.clone().unwrap_or_default();
         let interval = request.progress_interval.and_then(roster::wire::span::span_from_proto);
         let interval = interval.unwrap_or(Duration::from_secs(2));

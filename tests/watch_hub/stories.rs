@@ -40,8 +40,8 @@ fn removals(watch: &mut roster::watch::Watch) -> Vec<(String, Option<GoneReason>
     let Some(Delivery::Changes { changes, .. }) = watch.next().now_or_never() else {
         panic!("a step is waiting");
     };
-    let gone = changes.into_iter().filter_map(|change| match change.kind {
-        ChangeKind::Remove(key, reason) => Some((key.id.to_string(), reason)),
+    let gone = changes.iter().filter_map(|change| match &change.kind {
+        ChangeKind::Remove(key, reason) => Some((key.id.to_string(), *reason)),
         ChangeKind::Put(_) => None,
     });
     gone.collect()

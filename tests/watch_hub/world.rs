@@ -253,9 +253,9 @@ impl Observer {
                     "not in revision order"
                 );
                 let mut keys = BTreeSet::new();
-                for change in changes {
+                for change in changes.iter() {
                     assert!(change.revision > before && change.revision <= revision);
-                    let key = self.change(change.kind, revision);
+                    let key = self.change(change.kind.clone(), revision);
                     assert!(keys.insert(key.clone()), "{key} twice in one step");
                 }
                 self.position = revision;

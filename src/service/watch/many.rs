@@ -35,7 +35,7 @@ use crate::{
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Many watches on one stream.
-pub(in super::super) fn many(node: Node, requests: Streaming<v1::WatchManyRequest>) -> Answers<raw::WatchResponse> {
+pub(in super::super) fn many(node: Node, requests: Streaming<v1::WatchManyRequest>) -> Answers<raw::WatchMessage> {
     Answers::spawn(MESSAGES_WAITING_MAX, |outlet| async move {
         let stream = Stream {
             node,
@@ -51,7 +51,7 @@ pub(in super::super) fn many(node: Node, requests: Streaming<v1::WatchManyReques
 
 struct Stream {
     node: Node,
-    outlet: Outlet<raw::WatchResponse>,
+    outlet: Outlet<raw::WatchMessage>,
     /// Open watches, and how each is cancelled.
     open: BTreeMap<i64, CancellationToken>,
     /// Their tasks; each returns its watch's number and why it is over.
@@ -171,12 +171,16 @@ impl Stream {
             ..Default::default()
         };
         let node = &self.node;
-        room.send(raw::WatchResponse {
+        let rest = raw::WatchResponse {
             watch_id,
             header: header(node, node.revision(), Freshness::Stale(node.age())).encoded(),
             kind: v1::watch_response::Kind::Canceled.into(),
             status: Some(why.map_or_else(asked_for, |detail| (*detail).into_proto())),
             ..raw::WatchResponse::default()
+        };
+        room.send(raw::WatchMessage {
+            rest,
+            ..raw::WatchMessage::default()
         });
     }
 }
@@ -184,7 +188,7 @@ impl Stream {
 /// One watch, from its opening to its end.
 async fn serve_one(
     node: Node,
-    outlet: Outlet<raw::WatchResponse>,
+    outlet: Outlet<raw::WatchMessage>,
     watch_id: i64,
     wanted: request::Watch,
     cancel: CancellationToken,

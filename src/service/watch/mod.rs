@@ -29,7 +29,7 @@ pub(super) async fn one(
     node: Node,
     request: v1::WatchRequest,
     deadline: Instant,
-) -> Result<Answers<raw::WatchResponse>, Status> {
+) -> Result<Answers<raw::WatchMessage>, Status> {
     let wanted = request::watch(request, &Path::Root).map_err(bad_read)?;
     let opened = Running::open(node, 0, wanted, deadline)
         .await

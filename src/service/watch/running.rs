@@ -19,7 +19,7 @@ use crate::{
     model::{Revision, Selector},
     node::{self, Node, NodeError},
     registry::State,
-    watch::{Delivery, ResetReason, Watch, WatchChange},
+    watch::{Changes, Delivery, ResetReason, Watch},
     wire::{
         ErrorDetail,
         instance::encoded_put,
@@ -146,7 +146,7 @@ impl Running {
     }
 
     /// Sends what there is to send until the watch is over.
-    pub(super) async fn run(mut self, outlet: &Outlet<raw::WatchResponse>, cancel: &CancellationToken) -> End {
+    pub(super) async fn run(mut self, outlet: &Outlet<raw::WatchMessage>, cancel: &CancellationToken) -> End {
         let stop = self.node.0.stopping();
         let serve = async {
             match self.serve(outlet).await {
@@ -163,7 +163,7 @@ impl Running {
         }
     }
 
-    async fn serve(&mut self, outlet: &Outlet<raw::WatchResponse>) -> Result<std::convert::Infallible, End> {
+    async fn serve(&mut self, outlet: &Outlet<raw::WatchMessage>) -> Result<std::convert::Infallible, End> {
         if !self.begins_with_snapshot {
             match self.watch.next_joined(JOINED_MAX).now_or_never() {
                 Some(delivery) => self.deliver(outlet, delivery).await?,
@@ -192,11 +192,12 @@ impl Running {
         }
     }
 
-    /// Waits until it is time for the next message to a watch that was sent one just now and has everything.
+    /// Waits until it is time for the next message to a watch that was sent one just now and has everything. Watches of
+    /// one pace go on at the same moments: those that ask for the same are then given the same step, which is made once.
     async fn wait_for_company(&mut self) {
         let Some(pace) = self.pace.take() else { return };
         if pace >= PACE_MIN {
-            tokio::time::sleep_until(self.sent_at + pace).await;
+            tokio::time::sleep(until_next_turn(self.node.0.uptime(), pace)).await;
         }
     }
 
@@ -213,7 +214,7 @@ impl Running {
         }
     }
 
-    async fn deliver(&mut self, outlet: &Outlet<raw::WatchResponse>, delivery: Delivery) -> Result<(), End> {
+    async fn deliver(&mut self, outlet: &Outlet<raw::WatchMessage>, delivery: Delivery) -> Result<(), End> {
         match delivery {
             Delivery::Snapshot { state, reset } => {
                 let reset = self.reset.take().or(reset);
@@ -230,7 +231,7 @@ impl Running {
 
     async fn send_snapshot(
         &mut self,
-        outlet: &Outlet<raw::WatchResponse>,
+        outlet: &Outlet<raw::WatchMessage>,
         state: State,
         reset: Option<ResetReason>,
     ) -> Result<(), End> {
@@ -242,8 +243,9 @@ impl Running {
             let filled = fill_instances(&state, &self.selector, after, CHANGES_MAX, Some(CHANGES_MAX_BYTES)).await;
             let filled = filled.map_err(|_stopping| shutting_down())?;
             let mut message = self.message(v1::watch_response::Kind::Snapshot, revision, filled.more);
-            message.changes = filled.elements.iter().map(|record| encoded_put(record)).collect();
-            message.reset = reset.take();
+            let puts: Vec<Bytes> = filled.elements.iter().map(|record| encoded_put(record)).collect();
+            message.changes = raw::changes_field(&puts);
+            message.rest.reset = reset.take();
             self.send(room, message);
             if !filled.more {
                 return Ok(());
@@ -254,24 +256,24 @@ impl Running {
 
     async fn send_changes(
         &mut self,
-        outlet: &Outlet<raw::WatchResponse>,
-        changes: &[WatchChange],
+        outlet: &Outlet<raw::WatchMessage>,
+        changes: &Changes,
         revision: Revision,
     ) -> Result<(), End> {
         let mut from = 0;
         loop {
             let room = self.room(outlet).await?;
-            let filled = next_changes(changes, &mut from);
-            let mut message = self.message(v1::watch_response::Kind::Changes, revision, filled.more);
-            message.changes = filled.elements;
+            let (field, more) = next_changes(changes, &mut from);
+            let mut message = self.message(v1::watch_response::Kind::Changes, revision, more);
+            message.changes = field;
             self.send(room, message);
-            if !filled.more {
+            if !more {
                 return Ok(());
             }
         }
     }
 
-    async fn send_progress(&mut self, outlet: &Outlet<raw::WatchResponse>) -> Result<(), End> {
+    async fn send_progress(&mut self, outlet: &Outlet<raw::WatchMessage>) -> Result<(), End> {
         let room = self.room(outlet).await?;
         let revision = self.watch.position();
         let message = self.message(v1::watch_response::Kind::Progress, revision, false);
@@ -280,7 +282,7 @@ impl Running {
     }
 
     /// Waits until the transport has room: nothing is made before that.
-    async fn room<'o>(&self, outlet: &'o Outlet<raw::WatchResponse>) -> Result<Permit<'o, raw::WatchResponse>, End> {
+    async fn room<'o>(&self, outlet: &'o Outlet<raw::WatchMessage>) -> Result<Permit<'o, raw::WatchMessage>, End> {
         outlet.room_in_time().await.map_err(|no_room| match no_room {
             NoRoom::Left => End::Gone,
             NoRoom::Stalled => End::Failed(Box::new(stalled("watch"))),
@@ -288,11 +290,11 @@ impl Running {
     }
 
     /// A message about the view as it is at `revision` once everything before has been taken in.
-    fn message(&mut self, kind: v1::watch_response::Kind, revision: Revision, more: bool) -> raw::WatchResponse {
+    fn message(&mut self, kind: v1::watch_response::Kind, revision: Revision, more: bool) -> raw::WatchMessage {
         self.note_complete();
         let node = &self.node.0;
         let age = self.complete.age.map(|age| age + self.complete.at.elapsed());
-        raw::WatchResponse {
+        let rest = raw::WatchResponse {
             watch_id: self.watch_id,
             header: header(node, revision, Freshness::Stale(age)).encoded(),
             kind: kind.into(),
@@ -303,6 +305,10 @@ impl Running {
             },
             more,
             ..raw::WatchResponse::default()
+        };
+        raw::WatchMessage {
+            rest,
+            changes: Bytes::new(),
         }
     }
 
@@ -321,7 +327,7 @@ impl Running {
         }
     }
 
-    fn send(&mut self, room: Permit<'_, raw::WatchResponse>, message: raw::WatchResponse) {
+    fn send(&mut self, room: Permit<'_, raw::WatchMessage>, message: raw::WatchMessage) {
         room.send(message);
         self.sent_at = Instant::now();
     }
@@ -343,6 +349,14 @@ fn pace(watches: usize, busy: bool) -> Duration {
         (PACE_PER_WATCH, PACE_MAX)
     };
     per_watch.saturating_mul(watches).min(max)
+}
+
+/// How long until the next whole multiple of a pace since the node's start; one that is nearer than a quarter of it is
+/// left out.
+fn until_next_turn(uptime: Duration, pace: Duration) -> Duration {
+    let earliest = uptime + pace / 4;
+    let past_turn = Duration::from_nanos_u128(earliest.as_nanos() % pace.as_nanos().max(1));
+    earliest - past_turn + pace - uptime
 }
 
 /// When to look at the age again that may grow by so much. A caller may allow any age, also one that no clock reaches.
@@ -381,6 +395,17 @@ mod tests {
         assert!(pace(0, true) < PACE_MIN && pace(9, true) < PACE_MIN);
         assert_eq!(pace(334, true), Duration::from_micros(33_400));
         assert_eq!(pace(50_000, true), BUSY_PACE_MAX);
+    }
+
+    #[test]
+    fn watches_of_one_pace_go_on_together() {
+        let ms = Duration::from_millis;
+        let turns = [0, 1, 9, 14, 15, 16, 29, 30].map(|uptime| ms(uptime) + until_next_turn(ms(uptime), ms(20)));
+        assert_eq!(turns, [20, 20, 20, 20, 40, 40, 40, 40].map(ms));
+        for uptime in [0, 1, 7, 1_000_003] {
+            let wait = until_next_turn(ms(uptime), PACE_MIN);
+            assert!(wait >= PACE_MIN / 4 && wait <= PACE_MIN * 5 / 4, "{wait:?}");
+        }
     }
 
     #[test]

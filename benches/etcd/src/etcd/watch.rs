@@ -220,7 +220,7 @@ impl Watching {
         let counts_from_us = micros(around.schedule.measured_from().saturating_duration_since(around.epoch));
         for event in message.events() {
             let value = event.kv().filter(|_| event.event_type() == EventType::Put);
-            let mark = value.and_then(|kv| Mark::read(keys::version(kv.value_str().ok()?)?));
+            let mark = value.and_then(|kv| Mark::read(keys::version(kv.value_str().ok()?)?.as_bytes()));
             let Some(mark) = mark else {
                 tally.failed(Trouble::new("FOREIGN", "a change that no writer of this run made"));
                 continue;

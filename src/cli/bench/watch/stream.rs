@@ -5,8 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
@@ -18,24 +17,13 @@ use crate::{
         error::ErrorDetail,
         raw,
         unread::registry_client::RegistryClient,
-        v1::{self, change, watch_many_request::Request, watch_request::Start, watch_response::Kind},
+        v1::{self, watch_many_request::Request, watch_request::Start, watch_response::Kind},
     },
 };
 
-/// What is read of a change: the field of its record that holds a mark.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Changed {
-    #[prost(enumeration = "change::Kind", tag = "1")]
-    kind: i32,
-    #[prost(message, optional, tag = "2")]
-    record: Option<Marked>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Marked {
-    #[prost(string, tag = "7")]
-    version: String,
-}
+/// Where a put change holds its record, and where a record holds a mark: its version.
+const RECORD: u32 = 2;
+const VERSION: u32 = 7;
 
 /// One watch of the stream.
 #[derive(Debug)]
@@ -186,18 +174,20 @@ impl Watching {
         let now = Instant::now();
         let now_us = micros(now - around.epoch);
         let counts_from_us = micros(around.schedule.measured_from() - around.epoch);
+        let mut news = 0;
         for change in &message.changes {
             let Some(mark) = mark_in(change) else {
                 tally.failed(Trouble::new("FOREIGN", "a change that no writer of this run made"));
                 continue;
             };
             if watcher.seen.put(mark) {
-                around.live.done(1);
+                news += 1;
                 if mark.sent_us >= counts_from_us {
                     tally.done(1, Duration::from_micros(now_us.saturating_sub(mark.sent_us)));
                 }
             }
         }
+        around.live.done(news);
         if !message.more {
             watcher.seen.step_over();
         }
@@ -236,11 +226,27 @@ impl Watching {
     }
 }
 
-/// The mark of a record that was put by one of the run's writers.
-fn mark_in(change: &Bytes) -> Option<Mark> {
-    let change = Changed::decode(change.clone()).ok()?;
-    let put = change.kind() == change::Kind::Put;
-    Mark::read(&change.record.filter(|_| put)?.version)
+/// The mark of a record that was put by one of the run's writers. (A removal has no record.)
+fn mark_in(change: &[u8]) -> Option<Mark> {
+    Mark::read(field(field(change, RECORD)?, VERSION)?)
+}
+
+/// A field of an encoded message; what comes behind it is not looked at.
+fn field(mut message: &[u8], wanted: u32) -> Option<&[u8]> {
+    while !message.is_empty() {
+        let (tag, wire_type) = decode_key(&mut message).ok()?;
+        if wire_type == WireType::LengthDelimited {
+            let length = decode_varint(&mut message).ok()?;
+            let (field, rest) = message.split_at_checked(usize::try_from(length).ok()?)?;
+            if tag == wanted {
+                return Some(field);
+            }
+            message = rest;
+        } else {
+            skip_field(wire_type, tag, &mut message, DecodeContext::default()).ok()?;
+        }
+    }
+    None
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
@@ -256,5 +262,44 @@ fn canceled(message: &raw::WatchResponse) -> Trouble {
     match ErrorDetail::from_proto(&status) {
         Some(detail) => Trouble::new(detail.reason.name(), detail.message),
         None => Trouble::new(code_name(status.code.into()), status.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_from_a_put_and_from_nothing_else() {
+        let mark = Mark {
+            writer: 3,
+            number: 41,
+            sent_us: 1_234,
+        };
+        let put = |version: String| v1::Change {
+            kind: v1::change::Kind::Put.into(),
+            instance: Some(v1::Instance {
+                key: Some(v1::InstanceKey::default()),
+                weight: Some(1_000_000),
+                version,
+                tags: vec!["behind".into()],
+                ..Default::default()
+            }),
+            revision: 9,
+            ..Default::default()
+        };
+        assert_eq!(mark_in(&put(mark.text()).encode_to_vec()), Some(mark));
+        assert_eq!(mark_in(&put("1.2.3".into()).encode_to_vec()), None);
+        assert_eq!(mark_in(&put(String::new()).encode_to_vec()), None);
+        let removal = v1::Change {
+            kind: v1::change::Kind::Remove.into(),
+            removed: Some(v1::InstanceKey::default()),
+            ..Default::default()
+        };
+        assert_eq!(mark_in(&removal.encode_to_vec()), None);
+        let whole = put(mark.text()).encode_to_vec();
+        assert!((0..20).all(|length| mark_in(&whole[..length]).is_none()));
     }
 }
