@@ -43,7 +43,7 @@ const BUSY_CHANGES: u32 = 4;
 /// the writers whose changes these are.
 const BUSY_GAP: Duration = Duration::from_millis(2);
 /// A busy watch's wait for each watch of the node …
-const BUSY_PACE_PER_WATCH: Duration = Duration::from_micros(100);
+const BUSY_PACE_PER_WATCH: Duration = Duration::from_micros(150);
 /// … and at the most.
 const BUSY_PACE_MAX: Duration = Duration::from_millis(50);
 /// What is shorter is not worth a timer.
@@ -392,8 +392,8 @@ mod tests {
 
     #[test]
     fn busy_watches_wait_longer() {
-        assert!(pace(0, true) < PACE_MIN && pace(9, true) < PACE_MIN);
-        assert_eq!(pace(334, true), Duration::from_micros(33_400));
+        assert!(pace(0, true) < PACE_MIN && pace(6, true) < PACE_MIN);
+        assert_eq!(pace(300, true), Duration::from_micros(45_000));
         assert_eq!(pace(50_000, true), BUSY_PACE_MAX);
     }
 
