@@ -327,7 +327,7 @@ impl Node {
         let _refused = self.0.barrier.pass(give_up(deadline)).await;
     }
 
-    /// Since when this node has been running.
+    /// For how long this node has been running.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.0.clock.now().saturating_sub(self.0.started)

@@ -291,15 +291,7 @@ impl Hasher for AsHashed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::sample::{all, put, record};
-
-    const LIMITS: HubLimits = HubLimits {
-        history_changes: 0,
-        history_bytes: 0,
-        queue_changes: 3,
-        queue_bytes: 1 << 20,
-        watches: 0,
-    };
+    use crate::watch::sample::{LIMITS, all, put, record};
 
     fn offer(backlog: &mut Backlog, limits: &HubLimits, revisions: impl IntoIterator<Item = u64>) {
         let filter = Filter::new(all());

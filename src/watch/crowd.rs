@@ -362,15 +362,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::sample::{all, put, record};
-
-    const LIMITS: HubLimits = HubLimits {
-        history_changes: 0,
-        history_bytes: 0,
-        queue_changes: 3,
-        queue_bytes: 1 << 20,
-        watches: 0,
-    };
+    use crate::watch::sample::{LIMITS, all, put, record};
 
     struct Room {
         crowd: Arc<Crowd>,

@@ -62,6 +62,12 @@ struct Shared {
 }
 
 impl Changes {
+    /// Whether others hold them too, or may yet be given them.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Room for the changes' bytes, to be filled by whoever encodes them first.
     #[must_use]
     pub fn encoded(&self) -> &OnceLock<Bytes> {

@@ -5,13 +5,22 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::record::Record;
+use super::{limits::HubLimits, record::Record};
 use crate::{
     model::{
         Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, Match, MatchField, MatchOp, Metadata, Namespace,
         Revision, Scope, Selector, ServiceName, Status, Tags,
     },
     registry::{Change, RemoveReason},
+};
+
+/// Three changes may wait for a watcher.
+pub(super) const LIMITS: HubLimits = HubLimits {
+    history_changes: 0,
+    history_bytes: 0,
+    queue_changes: 3,
+    queue_bytes: 1 << 20,
+    watches: 0,
 };
 
 pub(super) fn spec(service: &str, id: &str, zone: &str) -> InstanceSpec {

@@ -102,14 +102,14 @@ pub struct WatchResponse {
     pub status: Option<Status>,
 }
 
-/// `roster.v1.WatchResponse` as a node sends it: the changes are one run of bytes, which all watchers share that are sent
-/// the same ([`changes_field`]). On the wire it comes behind the other fields, whose order no reader minds. One that is
-/// read has its changes in `rest`.
+/// `roster.v1.WatchResponse` as a node sends it: changes that several watchers are sent are one run of bytes, which they
+/// share ([`changes_field`]). On the wire it comes behind the other fields, whose order no reader minds. One that is read
+/// has all its changes in `rest`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchMessage {
-    /// All but the changes.
+    /// All but those changes.
     pub rest: WatchResponse,
-    /// The field `changes`, encoded.
+    /// The field `changes` with those that are shared, encoded.
     pub changes: Bytes,
 }
 

@@ -13,7 +13,7 @@ use super::{
         paging::fill_instances,
         status::{CallKind, detail},
     },
-    step::{CHANGES_MAX, CHANGES_MAX_BYTES, next_changes, reset_to_proto},
+    step::{CHANGES_MAX, CHANGES_MAX_BYTES, Part, next_changes, reset_to_proto},
 };
 use crate::{
     model::{Revision, Selector},
@@ -243,8 +243,7 @@ impl Running {
             let filled = fill_instances(&state, &self.selector, after, CHANGES_MAX, Some(CHANGES_MAX_BYTES)).await;
             let filled = filled.map_err(|_stopping| shutting_down())?;
             let mut message = self.message(v1::watch_response::Kind::Snapshot, revision, filled.more);
-            let puts: Vec<Bytes> = filled.elements.iter().map(|record| encoded_put(record)).collect();
-            message.changes = raw::changes_field(&puts);
+            message.rest.changes = filled.elements.iter().map(|record| encoded_put(record)).collect();
             message.rest.reset = reset.take();
             self.send(room, message);
             if !filled.more {
@@ -263,9 +262,9 @@ impl Running {
         let mut from = 0;
         loop {
             let room = self.room(outlet).await?;
-            let (field, more) = next_changes(changes, &mut from);
+            let Part { shared, own, more } = next_changes(changes, &mut from);
             let mut message = self.message(v1::watch_response::Kind::Changes, revision, more);
-            message.changes = field;
+            (message.changes, message.rest.changes) = (shared, own);
             self.send(room, message);
             if !more {
                 return Ok(());

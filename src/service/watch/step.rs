@@ -47,22 +47,41 @@ pub(super) fn reset_to_proto(reason: ResetReason) -> v1::Reset {
     v1::Reset { reason: reason.into() }
 }
 
-/// The next message's worth of a step's changes, as the field that holds them; `from` moves on by as many as it holds.
-/// Whether there are more. What one message holds is encoded once, for all who are sent it.
-pub(super) fn next_changes(changes: &Changes, from: &mut usize) -> (Bytes, bool) {
+/// One message's worth of a step's changes: those that other watchers are sent too as one run of bytes, made once for all
+/// of them; others each by itself, for what waits for a slow client costs little as long as it is shared with the
+/// records.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) shared: Bytes,
+    pub(super) own: Vec<Bytes>,
+    /// Whether there are more.
+    pub(super) more: bool,
+}
+
+/// The next message's worth of a step's changes; `from` moves on by as many as it holds.
+pub(super) fn next_changes(changes: &Changes, from: &mut usize) -> Part {
+    let whole = |shared| Part {
+        shared,
+        own: Vec::new(),
+        more: false,
+    };
     if let Some(all) = changes.encoded().get().filter(|_| *from == 0) {
         *from = changes.len();
-        return (all.clone(), false);
+        return whole(all.clone());
     }
     let rest = changes.get(*from..).unwrap_or_default();
     let filled = fill(rest.iter().map(change), CHANGES_MAX, CHANGES_MAX_BYTES, Bytes::len);
-    let field = changes_field(&filled.elements);
-    if *from == 0 && !filled.more {
-        // Who encoded the same meanwhile has the same bytes.
-        let _kept = changes.encoded().set(field.clone());
-    }
+    let first = *from == 0;
     *from += filled.elements.len();
-    (field, filled.more)
+    if first && !filled.more && changes.is_shared() {
+        let all = changes.encoded().get_or_init(|| changes_field(&filled.elements));
+        return whole(all.clone());
+    }
+    Part {
+        shared: Bytes::new(),
+        own: filled.elements,
+        more: filled.more,
+    }
 }
 
 #[cfg(test)]
@@ -94,11 +113,9 @@ mod tests {
     fn sent(changes: &Changes) -> Vec<Vec<String>> {
         let (mut messages, mut from) = (Vec::new(), 0);
         loop {
-            let (field, more) = next_changes(changes, &mut from);
-            let message = WatchMessage {
-                changes: field,
-                ..WatchMessage::default()
-            };
+            let Part { shared, own, more } = next_changes(changes, &mut from);
+            let mut message = WatchMessage::default();
+            (message.changes, message.rest.changes) = (shared, own);
             let bytes = message.encode_to_vec();
             assert_eq!(bytes.len(), message.encoded_len());
             let read = v1::WatchResponse::decode(bytes.as_slice()).unwrap();
@@ -116,18 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_one_message_is_encoded_once() {
+    fn what_several_are_sent_in_one_message_is_encoded_once() {
         let changes = removals(3);
         assert_eq!(sent(&changes), [["i0", "i1", "i2"]]);
-        let encoded = changes.encoded().get().expect("kept").clone();
+        assert!(changes.encoded().get().is_none(), "nobody else is given it");
+        let others = changes.clone();
         assert_eq!(sent(&changes), [["i0", "i1", "i2"]]);
-        let (again, _) = next_changes(&changes, &mut 0);
-        assert_eq!(again.as_ptr(), encoded.as_ptr());
+        assert_eq!(sent(&others), [["i0", "i1", "i2"]]);
+        let [one, other] = [&changes, &others].map(|changes| next_changes(changes, &mut 0));
+        assert_eq!(one.shared.as_ptr(), other.shared.as_ptr());
     }
 
     #[test]
     fn a_long_step_is_cut_into_messages() {
         let changes = removals(CHANGES_MAX + 1);
+        let _others = changes.clone();
         let messages = sent(&changes);
         let lengths: Vec<_> = messages.iter().map(Vec::len).collect();
         assert_eq!(lengths, [CHANGES_MAX, 1]);
