@@ -49,7 +49,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         });
         builder.extern_path(".roster.v1", "crate::wire::v1")
     };
-    let server = tonic_prost_build::configure().build_client(false).out_dir(served);
+    let server = tonic_prost_build::configure()
+        .build_client(false)
+        .codec_path("crate::wire::codec::RoomyCodec")
+        .out_dir(served);
     with_twins(server, "WatchMessage").compile_fds(public.clone())?;
     let client = tonic_prost_build::configure().build_server(false).out_dir(unread);
     with_twins(client, WATCHED).compile_fds(public)?;

@@ -13,10 +13,12 @@
 //! | [`header`] | what every answer says of itself |
 //! | [`error`] | reasons and details of errors ⇄ `google.rpc.Status` |
 //! | [`raw`] | answers whose records and headers are encoded already |
+//! | [`codec`] | the server's answers → frames |
 //! | [`page_token`] | where a list goes on ⇄ opaque text |
 //! | [`log`], [`snapshot`], [`reply`], [`deltas`] | what nodes write to disk and to each other |
 //! | `writer` | records and commands → bytes, without a message in between |
 
+pub mod codec;
 pub mod decode;
 pub mod deltas;
 pub mod error;
