@@ -72,7 +72,7 @@ const WATCHES: [&str; 11] = [
     "change LEFT_SELECTOR",
 ];
 
-/// The binary that is shipped: it lies beside the folder of this one, or where `ROSTER_BIN` says.
+/// The binary: it lies beside the folder of this one, or where `ROSTER_BIN` says.
 fn roster() -> PathBuf {
     if let Some(path) = std::env::var_os("ROSTER_BIN") {
         return path.into();
