@@ -17,6 +17,10 @@ use clap::{Parser, Subcommand};
 
 use crate::problem::Problem;
 
+/// As the binary that drives Roster has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures etcd with the means of `roster bench`, and both side by side
 #[derive(Parser, Debug)]
 struct Arguments {

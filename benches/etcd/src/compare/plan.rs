@@ -85,9 +85,16 @@ const SIXTH: Goal = Goal::AtMost(0.167);
 pub(super) const ROWS: &[Row] = &[
     Row {
         id: "register-1",
-        what: "register, 1 caller",
-        roster: &["register", "--clients", "1"],
-        beside: Beside::Etcd(&["register", "--clients", "1"]),
+        what: "register, 1 caller at the leader",
+        roster: &["register", "--clients", "1", "--to", "leader"],
+        beside: Beside::Etcd(&["register", "--clients", "1", "--to", "leader"]),
+        figures: &[rate(Goal::AtLeast(3.0)), p99(THIRD), cpu(SIXTH)],
+    },
+    Row {
+        id: "register-1-follower",
+        what: "register, 1 caller at a follower",
+        roster: &["register", "--clients", "1", "--to", "follower"],
+        beside: Beside::Etcd(&["register", "--clients", "1", "--to", "follower"]),
         figures: &[rate(Goal::AtLeast(3.0)), p99(THIRD), cpu(SIXTH)],
     },
     Row {
@@ -106,9 +113,16 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         id: "shared-1",
-        what: "register under a shared lease, 1 caller",
-        roster: &["register-shared", "--clients", "1"],
-        beside: Beside::Etcd(&["register-shared", "--clients", "1"]),
+        what: "register under a shared lease, 1 caller at the leader",
+        roster: &["register-shared", "--clients", "1", "--to", "leader"],
+        beside: Beside::Etcd(&["register-shared", "--clients", "1", "--to", "leader"]),
+        figures: &[rate(Goal::AtLeast(1.5)), p99(Goal::None), cpu(Goal::None)],
+    },
+    Row {
+        id: "shared-1-follower",
+        what: "register under a shared lease, 1 caller at a follower",
+        roster: &["register-shared", "--clients", "1", "--to", "follower"],
+        beside: Beside::Etcd(&["register-shared", "--clients", "1", "--to", "follower"]),
         figures: &[rate(Goal::AtLeast(1.5)), p99(Goal::None), cpu(Goal::None)],
     },
     Row {

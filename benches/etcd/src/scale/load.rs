@@ -26,7 +26,7 @@ use crate::problem::{Problem, While as _};
 /// How long leases live: what an own lease lasts when nobody says otherwise. They are renewed three times in it.
 pub(super) const TTL: Duration = Duration::from_secs(15);
 /// Leases renewed by one message.
-const RENEWED_AT_ONCE: usize = 1_000;
+const RENEWED_AT_ONCE: usize = 100;
 /// What the names of the services begin with whose instances are kept alive.
 const SERVICE: &str = "service-";
 /// The metadata that says when an update was sent, in microseconds of Unix time.

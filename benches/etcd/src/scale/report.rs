@@ -20,6 +20,8 @@ pub(super) const COSTS: [(&str, &[&str]); 4] = [
 /// What the large size may cost, of what the small one does; and a snapshot, of a p99 without.
 const COST_MAX: f64 = 1.5;
 const STRETCH_MAX: f64 = 2.0;
+/// Calls of each kind that are told one by one: where slow ones come together, they have a cause.
+const SLOWEST: usize = 40;
 
 pub(super) struct Found<'a> {
     pub(super) args: &'a ScaleArgs,
@@ -44,6 +46,22 @@ fn figures(times: &Histogram<u64>) -> Value {
     json!({ "count": times.len(), "p50_us": at(0.5), "p99_us": at(0.99), "max_us": times.max() })
 }
 
+/// Calls, and for each the snapshot during which it began, if there was one: on which node, and how far it had come.
+fn slowest(calls: Vec<Span>, snapshots: &[(usize, Span)]) -> Value {
+    let each = calls.into_iter().map(|call| {
+        let during = snapshots
+            .iter()
+            .find(|(_, span)| (span.from..span.to).contains(&call.from));
+        json!({
+            "took_us": us(call.length()),
+            "snapshot": during.map(|(at, span)| json!({
+                "node": at + 1, "begun_before_us": us(call.from - span.from), "took_us": us(span.length()),
+            })),
+        })
+    });
+    each.collect()
+}
+
 pub(super) fn result(found: Found<'_>) -> Result<Value, Problem> {
     let Found {
         args,
@@ -59,6 +77,7 @@ pub(super) fn result(found: Found<'_>) -> Result<Value, Problem> {
         calls[kind.name()] = json!({
             "during_snapshots": figures(&during),
             "otherwise": figures(&besides),
+            "slowest": slowest(load.samples.slowest(kind, SLOWEST), &happened.snapshots),
         });
     }
     let not_found = load.not_found.load(Ordering::Relaxed);

@@ -16,7 +16,7 @@ pub(super) enum Kind {
     List,
     /// A list of one service, stale.
     ListStale,
-    /// Renewals, a thousand leases in a message.
+    /// Renewals, a hundred leases in a message.
     Renew,
     /// From the sending of an update to its arrival at a watcher.
     Watch,
@@ -30,7 +30,7 @@ impl Kind {
             Self::Write => "write",
             Self::List => "list, linearizable",
             Self::ListStale => "list, stale",
-            Self::Renew => "renewal of 1,000 leases",
+            Self::Renew => "renewal of 100 leases",
             Self::Watch => "update until watched",
         }
     }
@@ -87,6 +87,19 @@ impl Samples {
         }
         (during, besides)
     }
+
+    /// The slowest calls, so many of them: when each began, and how long it took.
+    pub(super) fn slowest(&self, kind: Kind, count: usize) -> Vec<Span> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans: Vec<Span> = all
+            .iter()
+            .filter(|(of, _)| *of == kind)
+            .map(|(_, span)| *span)
+            .collect();
+        spans.sort_by_key(|span| std::cmp::Reverse(span.length()));
+        spans.truncate(count);
+        spans
+    }
 }
 
 #[cfg(test)]
@@ -117,5 +130,11 @@ mod tests {
         let times = samples.apart(Kind::Watch, &[]).1;
         assert!(times.value_at_quantile(0.99) >= 2_000_000, "{times:?}");
         assert_eq!((samples.count(Kind::Write), samples.count(Kind::List)), (1, 0));
+        samples.add(Kind::Watch, begin - Duration::from_secs(4));
+        let slowest = samples.slowest(Kind::Watch, 1);
+        assert!(
+            matches!(&slowest[..], [span] if span.length() >= Duration::from_secs(4)),
+            "{slowest:?}"
+        );
     }
 }
