@@ -162,7 +162,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Builder {
             log: self.log.clone(),
             store: self.snapshots.clone(),
-            state: self.registry.state().clone(),
+            state: Some(self.registry.state().clone()),
             applied: self.applied,
             membership: self.membership.clone(),
             progress: Arc::clone(&self.progress),

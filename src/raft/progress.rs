@@ -154,13 +154,10 @@ impl Progress {
         lock(&self.growth).last_snapshot_bytes = bytes;
     }
 
-    /// Waits until a snapshot is due. May say so once more than needed.
+    /// Waits until a snapshot is due. Says so again until one is begun.
     pub(super) async fn snapshot_due(&self) {
-        loop {
+        while !lock(&self.growth).is_due() {
             self.snapshot_due.notified().await;
-            if lock(&self.growth).is_due() {
-                return;
-            }
         }
     }
 }
@@ -196,6 +193,7 @@ mod tests {
         assert!(!due());
         progress.grew(1, 0);
         assert!(due());
+        assert!(due(), "none was begun: another one was being built");
         progress.snapshot_begun();
         progress.snapshot_built(100 << 20);
         progress.grew(100 << 20, 0);

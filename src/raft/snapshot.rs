@@ -181,7 +181,8 @@ fn write(store: &SnapshotStore, meta: &SnapshotMeta, state: &State) -> io::Resul
 pub(crate) struct Builder {
     pub(super) log: Log,
     pub(super) store: SnapshotStore,
-    pub(super) state: State,
+    /// `None` once it is built.
+    pub(super) state: Option<State>,
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership,
     pub(super) progress: Arc<Progress>,
@@ -198,7 +199,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         // What is committed is applied, whether or not this node's own disk has it yet, and whether or not the end that it
         // replaces is gone from there: a crash must not leave a snapshot beside a log that contradicts it.
         self.log.sync().await?;
-        let (store, state, written) = (self.store.clone(), self.state.clone(), meta.clone());
+        // What of the state is this snapshot's alone by now is freed there, too: it can be much.
+        let state = self.state.take();
+        let state = state.ok_or_else(|| io::Error::other("a builder builds one snapshot"))?;
+        let (store, written) = (self.store.clone(), meta.clone());
         let writing = blocking::run(move || write(&store, &written, &state));
         let file = writing.await.map_err(io::Error::other)??;
         tracing::info!(index = file.index, bytes = file.size_bytes, "snapshot written");
