@@ -23,6 +23,9 @@ use roster::{
     raft::{ProposeError, ReadIndexError, Role},
 };
 
+/// How often a node that is not there greets.
+const GREETINGS: usize = 21;
+
 #[tokio::test]
 async fn three_nodes_elect_a_leader_and_apply_a_thousand_entries_alike() {
     let cluster = Cluster::of(3).await;
@@ -70,6 +73,63 @@ async fn a_node_that_refuses_connections_is_not_tried_without_a_pause() {
     cluster.start(follower).await;
     let last = cluster.register(20..30).await;
     cluster.agree_at(last).await;
+}
+
+#[tokio::test]
+async fn a_node_that_greets_the_leader_is_tried_at_once() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register(0..10).await;
+    let follower = cluster.follower().await;
+    cluster.kill(follower);
+    cluster.register(10..20).await;
+    let (leader, _) = cluster.leader().await;
+    let (leader, greeting) = (&cluster.node(leader).raft, cluster.members()[follower].node_id);
+    let mut took = Vec::new();
+    for _ in 0..GREETINGS {
+        let (before, began) = (cluster.dialled.load(Ordering::Relaxed), Instant::now());
+        leader.serve_greeting(greeting).await;
+        eventually("a heartbeat and the log are tried", async || {
+            (cluster.dialled.load(Ordering::Relaxed) >= before + 2).then_some(())
+        })
+        .await;
+        took.push(began.elapsed());
+    }
+    // Of their own accord, the heartbeat's next try comes after up to 100 ms and the log's after 50 to 200.
+    took.sort();
+    assert!(took[GREETINGS / 2] < Duration::from_millis(30), "{took:?}");
+}
+
+#[tokio::test]
+async fn where_nobody_leads_a_greeting_brings_an_election_about() {
+    let mut cluster = Cluster::stopped(3);
+    // No timeout of theirs ends while the test waits.
+    cluster.timings.election_min = Duration::from_secs(3_600);
+    cluster.timings.election_max = Duration::from_secs(4_000);
+    for at in 0..3 {
+        cluster.start(at).await;
+    }
+    cluster.node(0).raft.initialize(cluster.members()).await.unwrap();
+    let last = cluster.register(0..10).await;
+    cluster.agree_at(last).await;
+    for at in 0..3 {
+        cluster.kill(at);
+    }
+    for at in [2, 1] {
+        cluster.start(at).await;
+    }
+    assert_eq!(cluster.node(2).raft.leadership().borrow().leader, None);
+    cluster.node(2).raft.serve_greeting(NodeId(2)).await;
+    let (leader, term) = cluster.leader().await;
+    assert_eq!(leader, 2);
+
+    // With a leader, a greeting disturbs nobody.
+    cluster.start(0).await;
+    for at in [0, 1, 2] {
+        cluster.node(at).raft.serve_greeting(NodeId(1)).await;
+    }
+    let last = cluster.register(10..20).await;
+    cluster.agree_at(last).await;
+    assert_eq!(cluster.leader().await, (leader, term));
 }
 
 #[tokio::test]

@@ -38,11 +38,12 @@ use tonic::Status;
 const PATIENCE: Duration = Duration::from_secs(60);
 const TERM: Term = Term(3);
 
-/// Answers read indexes with the term, as soon as it may; notes the order in which requests came.
+/// Answers read indexes with the term, as soon as it may; notes the order in which requests came, and who greeted.
 #[derive(Clone)]
 struct Leader {
     may_answer: Arc<Semaphore>,
     came: Arc<Mutex<Vec<u64>>>,
+    greeted: Arc<Mutex<Vec<NodeId>>>,
 }
 
 impl Leader {
@@ -50,6 +51,7 @@ impl Leader {
         Self {
             may_answer: Arc::new(Semaphore::new(may_answer)),
             came: Arc::default(),
+            greeted: Arc::default(),
         }
     }
 }
@@ -97,8 +99,8 @@ impl Introduction for Itself {
     }
 }
 
-/// Forwarding needs none.
-struct NoRaft;
+/// Forwarding needs none. Notes who greeted.
+struct NoRaft(Arc<Mutex<Vec<NodeId>>>);
 
 impl Consensus for NoRaft {
     fn vote(&self, _from: NodeId, _request: VoteRequest) -> BoxFuture<'static, Result<VoteResponse, Status>> {
@@ -115,6 +117,11 @@ impl Consensus for NoRaft {
         _chunks: MessageStream<SnapshotChunk>,
     ) -> BoxFuture<'static, Result<SnapshotResponse, Status>> {
         async { Err(Status::unimplemented("")) }.boxed()
+    }
+
+    fn greeted(&self, from: NodeId) -> BoxFuture<'static, ()> {
+        self.0.lock().unwrap().push(from);
+        async {}.boxed()
     }
 
     fn transfer_leader(
@@ -158,7 +165,7 @@ impl Port {
             service.take_seat(Seat {
                 cluster_id: cluster(),
                 node_id: NodeId(2),
-                consensus: Arc::new(NoRaft),
+                consensus: Arc::new(NoRaft(Arc::clone(&leader.greeted))),
                 forwards: Arc::new(leader.clone()),
             });
         }
@@ -321,6 +328,26 @@ async fn nodes_of_other_clusters_and_nodes_without_a_seat_take_nothing() {
     // Who it is, it says all the same.
     assert_eq!(peers.hello(&early.address).await.unwrap().name, "not n1");
     peers.found(&early.address, FoundRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_member_that_says_whom_it_speaks_to_greets() {
+    let leader = Leader::new(0);
+    let port = Port::open("127.0.0.1:0", &leader, true);
+    let member = peers(&port.address, cluster());
+    member.hello(&port.address).await.unwrap();
+    let stranger = peers(&port.address, ClusterId::new(8).unwrap());
+    // It is told who is here, as whoever asks; that is all.
+    stranger.greet(NodeId(2)).await.unwrap();
+    assert_eq!(*leader.greeted.lock().unwrap(), []);
+    member.greet(NodeId(2)).await.unwrap();
+    assert_eq!(*leader.greeted.lock().unwrap(), [NodeId(1)]);
+    assert!(matches!(member.greet(NodeId(3)).await, Err(PeerError::NotSent(_))));
+
+    // Without a seat there is nobody to be greeted.
+    let early = Port::open("127.0.0.1:0", &leader, false);
+    peers(&early.address, cluster()).greet(NodeId(2)).await.unwrap();
+    assert_eq!(leader.greeted.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! *anchor*, from which the age of stale answers is measured.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use std::{
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::Instant,
+    time::{Instant, Interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +35,12 @@ const PATIENCE: Duration = Duration::from_millis(5);
 const RETURN_WAIT: Duration = Duration::from_millis(1);
 /// One request's time; a round that failed is asked again while its reads have time.
 const ROUND_MAX: Duration = Duration::from_millis(1_000);
+/// A round that failed is asked again for its reads after this, or as soon as the leadership changes.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// How often the node asks of its own accord, so that it knows its age.
 const FRESHEN_EVERY: Duration = Duration::from_millis(500);
+/// And how soon after a round that failed.
+const FRESHEN_RETRY: Duration = Duration::from_millis(100);
 
 /// How old a round may be that the plant passes off as a read's own.
 #[cfg(feature = "failpoints")]
@@ -117,6 +122,10 @@ pub(super) struct Barrier {
     asking: FuturesUnordered<BoxFuture<'static, Round>>,
     /// A request that failed is not repeated at once.
     not_before: Option<Instant>,
+    /// When it is time to ask, whether anybody reads or not …
+    freshen: Interval,
+    /// … and that it is.
+    stale: bool,
     /// How many readers were there when a round was last answered: its own, and those that waited. Whoever reads again
     /// does so soon, and one round for all of them costs what one for a part of them does.
     readers: usize,
@@ -133,6 +142,8 @@ impl Barrier {
             clock: clock.clone(),
         };
         let asking = FuturesUnordered::new();
+        let mut freshen = tokio::time::interval(FRESHEN_EVERY);
+        freshen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         (
             Self {
                 route,
@@ -143,6 +154,8 @@ impl Barrier {
                 waiting: Vec::new(),
                 asking,
                 not_before: None,
+                freshen,
+                stale: false,
                 readers: 0,
             },
             handle,
@@ -151,8 +164,7 @@ impl Barrier {
 
     /// Runs until `stop`; reads that still wait are then refused.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut freshen = tokio::time::interval(FRESHEN_EVERY);
-        freshen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut another_leader = pin!(self.route.another_leader());
         loop {
             let route = self.route.clone();
             let first_give_up = self.waiting.iter().map(|read| read.give_up).min();
@@ -176,12 +188,16 @@ impl Barrier {
                     None => std::future::pending().await,
                 }
             };
-            let mut own_accord = false;
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(read) = self.new.recv(), if self.waiting.len() < WAITING_MAX => self.waiting.push(read),
                 Some(round) = self.asking.next(), if !self.asking.is_empty() => self.settle(round),
-                _ = freshen.tick() => own_accord = true,
+                // A round that is under way serves as well.
+                _ = self.freshen.tick() => self.stale |= self.asking.is_empty(),
+                () = &mut another_leader => {
+                    another_leader.set(self.route.another_leader());
+                    self.stale = true;
+                }
                 () = retry => self.not_before = None,
                 () = overdue => {}
                 () = company => {}
@@ -192,7 +208,7 @@ impl Barrier {
                 self.waiting.push(read);
             }
             self.refuse_overdue();
-            let wanted = self.company_is_complete() || (own_accord && self.asking.is_empty());
+            let wanted = self.company_is_complete() || (self.stale && self.asking.is_empty());
             if wanted && self.not_before.is_none() && self.asking.len() < IN_FLIGHT_MAX {
                 self.ask();
             }
@@ -216,6 +232,7 @@ impl Barrier {
     }
 
     fn ask(&mut self) {
+        self.stale = false;
         let reads = std::mem::take(&mut self.waiting);
         let route = self.route.clone();
         // Taken before the request is sent: the age that is measured from it can only be too large.
@@ -269,7 +286,9 @@ impl Barrier {
                 }
             }
             Err(Failure::NotLeader(_) | Failure::NoQuorum | Failure::Unknown) => {
-                self.not_before = Some(Instant::now() + Duration::from_millis(20));
+                self.not_before = Some(Instant::now() + RETRY_AFTER);
+                // A node that starts is not ready before the first round that succeeds.
+                self.freshen.reset_after(FRESHEN_RETRY);
                 self.waiting.extend(reads);
             }
         }

@@ -346,6 +346,21 @@ pub async fn check_members(
     Ok(())
 }
 
+/// After a restart, as soon as this node takes part: says so to the members, so that the one that leads does not put off
+/// what it has for it.
+pub async fn greet_members(name: NodeName, members: Vec<Member>, peers: Arc<Peers>) {
+    let others = members.iter().filter(|member| member.name != name);
+    let greetings = others.map(async |member| {
+        // The connections' own book may not have been told yet.
+        peers.learn(member.node_id, &member.peer_address);
+        if let Err(error) = peers.greet(member.node_id).await {
+            // Who is not there leads nobody.
+            tracing::debug!(member = %member.name, %error, "could not greet a member");
+        }
+    });
+    futures_util::future::join_all(greetings).await;
+}
+
 fn check_hello(
     hello: &HelloResponse,
     listed: &NodeName,

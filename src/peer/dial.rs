@@ -210,6 +210,21 @@ impl Peers {
         answer.map(tonic::Response::into_inner).map_err(PeerError::from_status)
     }
 
+    /// Tells a member that this node takes part: one that leads then tries at once what it puts off after a failure.
+    ///
+    /// # Errors
+    /// See [`PeerError`]; telling again does no harm.
+    pub async fn greet(&self, to: NodeId) -> Result<(), PeerError> {
+        let greeting = HelloRequest {
+            name: self.config.name.to_string(),
+        };
+        let mut client = self.client(to, Lane::Control)?;
+        let greeting = self.request(to, greeting)?;
+        let answer = tokio::time::timeout(INTRODUCTION_MAX, client.hello(greeting)).await;
+        let answer = answer.map_err(|_elapsed| PeerError::TimedOut)?;
+        answer.map(drop).map_err(PeerError::from_status)
+    }
+
     /// Tells the node at an address the cluster that it belongs to from now on.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Who calls whom: three metadata entries on every call but Hello and Found.
+//! Who calls whom: three metadata entries on every call but Found and the Hello of a node that only asks.
 //!
 //! ```text
 //! roster-cluster-id   16 hex digits

@@ -78,6 +78,9 @@ pub trait Consensus: Send + Sync + 'static {
         chunks: MessageStream<SnapshotChunk>,
     ) -> BoxFuture<'static, Result<SnapshotResponse, Status>>;
 
+    /// Takes note that a node takes part that may have been away.
+    fn greeted(&self, from: NodeId) -> BoxFuture<'static, ()>;
+
     /// Takes part in a transfer of leadership.
     fn transfer_leader(
         &self,
@@ -194,6 +197,10 @@ impl Peer for PeerService {
     type ForwardStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+        // A member that begins to take part says who it is, and to whom it speaks; others only ask who is here.
+        if let Ok((seat, from)) = self.seated(request.metadata()) {
+            seat.consensus.greeted(from).await;
+        }
         Ok(Response::new(self.introduction.hello(request.into_inner())))
     }
 

@@ -5,6 +5,9 @@
 //! So the first try comes just after this node's own lease has ended, and is repeated for the others' sake. Nodes take
 //! turns by rank, so that they don't split the vote. It is always a pre-vote: when the leader lives after all, nobody
 //! is disturbed.
+//!
+//! Likewise where nobody leads and another node comes, as after a restart of all: those that are there need not wait for
+//! a timeout.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -13,9 +16,12 @@ use std::{
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use rand::Rng as _;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 
-use super::{Core, Timings};
+use super::{Core, Leadership, Timings};
 
 /// After a node's lease has ended, the first try comes so much later.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -23,6 +29,8 @@ const MARGIN: Duration = Duration::from_millis(5);
 const TURN: Duration = Duration::from_millis(60);
 /// How often the try is repeated, at the least and at the most.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 20..=35;
+/// A leader that is heard after this is news: it may have been taken for gone.
+const SILENT: Duration = Duration::from_millis(500);
 /// Closed connections that wait to be looked into; more say nothing new.
 const DEPARTURES_MAX: usize = 16;
 
@@ -37,6 +45,8 @@ pub(super) struct Leader {
 #[derive(Debug)]
 pub(super) struct Heard {
     last: Mutex<Option<(Leader, Instant)>>,
+    /// A leader that was silent, or another one, was heard.
+    news: Notify,
     departures: mpsc::Sender<Leader>,
 }
 
@@ -45,6 +55,7 @@ impl Heard {
         let (departures, departed) = mpsc::channel(DEPARTURES_MAX);
         let heard = Self {
             last: Mutex::default(),
+            news: Notify::new(),
             departures,
         };
         (heard, departed)
@@ -54,8 +65,16 @@ impl Heard {
     pub(super) fn heard(&self, leader: Leader) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|(known, _)| known.term <= leader.term) {
-            *last = Some((leader, Instant::now()));
+            let before = last.replace((leader, Instant::now()));
+            if before.is_none_or(|(known, at)| known != leader || at.elapsed() > SILENT) {
+                self.news.notify_one();
+            }
         }
+    }
+
+    /// Waits until a leader is heard that was not, or not lately. One waits at a time.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// A connection of this leader broke.
@@ -120,6 +139,27 @@ async fn pursue(core: &Core, heard: &Heard, leader: Leader, timings: &Timings) {
         }
         let pause = rand::rng().random_range(RETRY_MS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// Asks for an election in this node's turn, if nobody leads by then and none was begun.
+pub(super) async fn elect_in_turn(core: &Core, leadership: &watch::Receiver<Leadership>) {
+    let (turn, term) = {
+        let metrics = core.metrics();
+        let metrics = metrics.borrow_watched();
+        let turn = metrics.membership_config.voter_ids().position(|id| id == metrics.id);
+        (turn.and_then(|turn| u32::try_from(turn).ok()), metrics.current_term)
+    };
+    let Some(turn) = turn else { return };
+    // The first waits, too: a leader that is there may be about to be heard.
+    tokio::time::sleep(TURN * (turn + 1)).await;
+    let begun = core.metrics().borrow_watched().current_term != term;
+    if leadership.borrow().leader.is_none() && !begun {
+        tracing::debug!(term, "another node has come and nobody leads: asking for an election");
+        // Whoever stops meanwhile needs no leader.
+        let _stopped = core.trigger().elect(true).await;
+        // What comes of it is awaited before anybody asks for another one.
+        tokio::time::sleep(TURN).await;
     }
 }
 

@@ -67,6 +67,8 @@ pub(super) struct Inner {
     pub(super) heard: Arc<Heard>,
     /// One snapshot is received at a time.
     pub(super) receiving: Semaphore,
+    /// One election is asked for at a time where nobody leads.
+    pub(super) electing: Semaphore,
     pub(super) runtime: Handle,
     /// Nothing is taken from other nodes any more.
     pub(super) stopping: CancellationToken,
@@ -133,6 +135,7 @@ impl Raft {
         };
         let core = Core::new(node_id.0, options::config(&options)?, exchange, log.clone(), machine).await;
         let core = core.map_err(|error| StartError::Restore(error.to_string()))?;
+        members_known(&core).await?;
 
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (fatal_sender, fatal) = watch::channel(None);
@@ -172,6 +175,7 @@ impl Raft {
             snapshots,
             heard,
             receiving: Semaphore::new(1),
+            electing: Semaphore::new(1),
             runtime: options.runtime,
             stopping: CancellationToken::new(),
             lines: TaskTracker::new(),
@@ -431,6 +435,19 @@ fn committed(result: ClientWriteResult<TypeConfig>) -> Result<Committed, Propose
             | ClientWriteError::PreconditionFailed(_),
         ) => Err(ProposeError::Unknown),
     }
+}
+
+/// Returns when the metrics, from which others read the members, have those of the log.
+async fn members_known(core: &Core) -> Result<(), StartError> {
+    let configured = core
+        .with_raft_state(|state| *state.membership_state.effective().log_id())
+        .await;
+    let configured = configured.map_err(|_stopped| StartError::ShuttingDown)?;
+    let mut metrics = core.metrics();
+    while *metrics.borrow_and_update().membership_config.log_id() != configured {
+        metrics.changed().await.map_err(|_stopped| StartError::ShuttingDown)?;
+    }
+    Ok(())
 }
 
 /// Begins a snapshot whenever apply says that one is due. openraft builds one at a time; what it is told meanwhile comes

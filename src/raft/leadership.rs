@@ -67,6 +67,8 @@ pub(super) async fn follow(
                 Err(_core_gone) => break,
             },
             _ = ticks.tick() => {}
+            // What openraft says may stay as it was: after a restart it names the leader whom this node last voted for.
+            () = heard.news() => {}
             changed = opened.changed() => if changed.is_err() { break },
             changed = all.changed(), if look_again => match changed {
                 Ok(()) => look_again = false,

@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::{
     Raft, codec,
-    failover::{Heard, Leader},
+    failover::{self, Heard, Leader},
     snapshot::{self, Received, SnapshotData},
     types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
 };
@@ -61,6 +61,11 @@ impl Consensus for Raft {
     ) -> BoxFuture<'static, Result<SnapshotResponse, Status>> {
         let raft = self.clone();
         async move { raft.serve_snapshot(from, chunks).await }.boxed()
+    }
+
+    fn greeted(&self, from: NodeId) -> BoxFuture<'static, ()> {
+        let raft = self.clone();
+        async move { raft.serve_greeting(from).await }.boxed()
     }
 
     fn transfer_leader(
@@ -240,6 +245,38 @@ impl Raft {
             return Err(Status::resource_exhausted("the snapshot is too large"));
         }
         Ok((vote, meta))
+    }
+
+    /// Another member has begun to take part. If this node leads, it does not wait with the log for the end of the pause
+    /// that follows a failure. If nobody leads, an election may succeed now.
+    pub async fn serve_greeting(&self, from: NodeId) {
+        if self.check_running().is_err() || self.member(from).is_none() {
+            return;
+        }
+        let leader = self.leadership().borrow().leader;
+        if leader == Some(self.0.node_id) {
+            let trigger = self.0.core.trigger();
+            // A node that has all of the log is sent nothing but the heartbeat, and learns from it who leads.
+            if trigger.reset_backoff([from.0]).await.is_ok() {
+                // Whoever stops meanwhile greets nobody.
+                let _stopped = trigger.heartbeat().await;
+            }
+        } else {
+            self.elect_if_nobody_leads().await;
+        }
+    }
+
+    /// Asks for an election if nobody leads and this node knows of none that was begun. One at a time: whoever comes
+    /// meanwhile need not ask again.
+    pub async fn elect_if_nobody_leads(&self) {
+        let leadership = self.leadership();
+        let Ok(_alone) = self.0.electing.try_acquire() else {
+            return;
+        };
+        if leadership.borrow().leader.is_none() {
+            let election = failover::elect_in_turn(&self.0.core, &leadership);
+            self.0.stopping.run_until_cancelled(election).await;
+        }
     }
 
     /// Takes part in a transfer of leadership.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    model::{Member, NodeId},
+    model::{Member, NodeId, NodeName},
     node::{
         Clock, MachineClock, Node, NodeParts,
         bootstrap::{self, Belonging, Founded, InitialCluster},
@@ -107,12 +107,12 @@ impl RunningNode {
             consensus: Arc::new(raft.clone()),
             forwards: Arc::new(service::Forwards::new(node.clone())),
         });
+        if began {
+            let greeting = greet_members(config.name.clone(), raft.clone(), peers);
+            ports.tasks.spawn(node.stopping().run_until_cancelled_owned(greeting));
+        }
         if founds {
-            match raft.initialize(&found.members).await {
-                // A crash came between the first configuration and its being noticed.
-                Ok(()) | Err(InitializeError::Begun) => {}
-                Err(error) => return Err(ServerError::Fatal(error.to_string())),
-            }
+            begin_log(&raft, &found).await?;
         }
         let running = Self {
             node,
@@ -232,6 +232,21 @@ async fn start_node(
         quorum_timeout: config.timings.election_max,
     });
     Ok((node, raft))
+}
+
+/// Says to the other members that this node takes part. One of them may lead; or this one may, if its log is the longest.
+async fn greet_members(name: NodeName, raft: Raft, peers: Arc<Peers>) {
+    bootstrap::greet_members(name, raft.members(), peers).await;
+    raft.elect_if_nobody_leads().await;
+}
+
+/// Begins the log with the cluster's first configuration.
+async fn begin_log(raft: &Raft, found: &Founded) -> Result<(), ServerError> {
+    match raft.initialize(&found.members).await {
+        // A crash came between the first configuration and its being noticed.
+        Ok(()) | Err(InitializeError::Begun) => Ok(()),
+        Err(error) => Err(ServerError::Fatal(error.to_string())),
+    }
 }
 
 /// Says in Hello that the cluster is at work, as soon as it has had a leader.

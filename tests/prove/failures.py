@@ -312,6 +312,27 @@ def all_killed(world):
     return f"{total} acknowledged, 0 missing, revision {highest} -> {revision}, back after {back:.1f} s"
 
 
+@check("all-restarted-with-long-timeouts")
+def all_restarted(world):
+    """kill -9 of all three, whose election timeouts are 50 s and more, and restart: they greet each other, and elect one
+    long before."""
+    cluster = world.cluster("patient")
+    patient = {"election_min": "50s", "election_max": "60s"}
+    for server in cluster:
+        server.start(**patient)
+    cluster.wait_ready()
+    register(cluster.nodes[0], record("k11", "kept"), permanent=True)
+    for server in cluster:
+        server.kill()
+    for server in cluster:
+        server.start(**patient)
+    back = cluster.wait_ready(within_s=30)
+    for node in cluster.nodes:
+        equal(list(listed(node, of("k11"))[1]), [("default", "k11", "kept")], f"what {node.name} lists")
+    cluster.close()
+    return f"a leader after {back:.2f} s"
+
+
 @check("leader-paused-for-three-ttls")
 def leader_paused(world):
     """SIGSTOP of the leader for 3 TTLs: leases that are renewed elsewhere live; it expires nobody when it resumes."""

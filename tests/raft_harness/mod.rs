@@ -16,7 +16,7 @@ use roster::{
         NodeId, NodeName, Scope, Selector, ServiceName, Status, Term,
     },
     peer::{self, ForwardHandler, Introduction, PeerService, Peers, PeersConfig, Seat},
-    raft::{Committed, ProposeError, Raft, RaftOptions},
+    raft::{Committed, ProposeError, Raft, RaftOptions, Timings},
     registry::{Command, Entry, Register},
     storage::{DataDir, Identity, LogStore, OpenError, SnapshotStore},
     transport::Connector,
@@ -129,6 +129,7 @@ pub(crate) struct Cluster {
     /// Connections to other nodes that were asked for.
     pub(crate) dialled: Arc<AtomicUsize>,
     pub(crate) hub_limits: HubLimits,
+    pub(crate) timings: Timings,
     pub(crate) nodes: Vec<Option<Node>>,
 }
 
@@ -159,6 +160,7 @@ impl Cluster {
             kept_behind_snapshot: 0,
             dialled: Arc::default(),
             hub_limits: HubLimits::default(),
+            timings: Timings::default(),
             members,
         }
     }
@@ -201,7 +203,10 @@ impl Cluster {
             runtime: handle.clone(),
             connector: counting(&self.dialled),
         });
-        let mut options = RaftOptions::new(identity.clone(), handle.clone());
+        let mut options = RaftOptions {
+            timings: self.timings,
+            ..RaftOptions::new(identity.clone(), handle.clone())
+        };
         if self.kept_behind_snapshot > 0 {
             options.kept_behind_snapshot = self.kept_behind_snapshot;
         }

@@ -281,6 +281,10 @@ impl Consensus for Courier {
         })
     }
 
+    fn greeted(&self, from: NodeId) -> BoxFuture<'static, ()> {
+        self.raft.greeted(from)
+    }
+
     fn transfer_leader(
         &self,
         from: NodeId,

@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use roster::{
     model::{ClusterId, Member, NodeId},
-    node::{Clock, Node, NodeParts},
+    node::{Clock, Node, NodeParts, bootstrap},
     peer::{self, Introduction, PeerService, Peers, PeersConfig, Seat},
     raft::{InitializeError, Raft, RaftOptions},
     service::{self, Api},
@@ -178,7 +178,7 @@ impl Machine {
             name: self.identity().name,
             raft: raft.clone(),
             hub,
-            peers,
+            peers: peers.clone(),
             clock,
             quorum_timeout: timings.election_max,
         });
@@ -190,6 +190,13 @@ impl Machine {
             forwards: Arc::new(service::Forwards::new(node.clone())),
         });
         tokio::spawn(serve_clients(node.clone()));
+        if self.disk.has_begun() {
+            let (name, raft) = (self.identity().name, raft.clone());
+            tokio::spawn(async move {
+                bootstrap::greet_members(name, raft.members(), peers).await;
+                raft.elect_if_nobody_leads().await;
+            });
+        }
         if self.founders.first().is_some_and(|first| first.node_id == self.node_id) && !self.disk.has_begun() {
             match raft.initialize(&self.founders).await {
                 Ok(()) | Err(InitializeError::Begun | InitializeError::ShuttingDown) => {}
