@@ -12,6 +12,7 @@ mod raft_harness;
 
 use std::{
     collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -174,6 +175,30 @@ async fn a_follower_that_missed_what_was_purged_catches_up_by_snapshot() {
     let last = cluster.register(1_000..1_100).await;
     cluster.start(follower).await;
     cluster.agree_at(last).await;
+
+    // Once a newer one has replaced it, it does not stay on the disk because somebody holds it open.
+    cluster.node(follower).raft.trigger_snapshot().await.unwrap();
+    eventually("a newer snapshot", async || {
+        let newest = cluster.node(follower).raft.status().snapshot_index;
+        newest.filter(|newest| *newest >= last)
+    })
+    .await;
+    eventually("no snapshot is held that is gone", async || {
+        removed_and_held(&cluster.folder(follower).join("snapshots"))
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+}
+
+/// Files of a folder that were removed and that this process holds open all the same.
+fn removed_and_held(folder: &Path) -> Vec<PathBuf> {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    // A descriptor may be closed meanwhile.
+    let files = open.filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok());
+    files
+        .filter(|file| file.starts_with(folder) && file.to_string_lossy().ends_with(" (deleted)"))
+        .collect()
 }
 
 #[tokio::test]

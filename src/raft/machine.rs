@@ -3,7 +3,7 @@
 //! Each batch of entries is applied, then published, and only then answered: whoever is answered finds its effect in
 //! what this node's readers see.
 
-use std::{io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _};
 use openraft::{
@@ -21,7 +21,7 @@ use crate::{
     blocking,
     model::{LogIndex, Term},
     registry::{Applied, Registry},
-    storage::{SnapshotFile, SnapshotStore},
+    storage::SnapshotStore,
     watch::Hub,
     wire,
 };
@@ -41,7 +41,9 @@ pub(crate) struct Machine {
     membership: StoredMembership,
     hub: Arc<Hub>,
     snapshots: SnapshotStore,
-    current: Option<(SnapshotMeta, SnapshotFile)>,
+    /// What is said in the head of a snapshot file, by its path: the file itself must not be held, for its bytes stay on
+    /// the disk until nobody does.
+    current: Option<(SnapshotMeta, PathBuf)>,
     log: Log,
     progress: Arc<Progress>,
 }
@@ -195,7 +197,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.progress.snapshot_begun();
         self.progress.snapshot_built(file.size_bytes);
         self.progress.set_next_deadline(self.registry.next_deadline());
-        self.current = Some((meta.clone(), file));
+        self.current = Some((meta.clone(), file.path));
         let index = meta.last_log_id.map_or(0, |last| last.index());
         fail::fail_point!("crash-after-snapshot-settled");
         self.hub.replace(state.clone(), LogIndex(index));
@@ -207,19 +209,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let Some(latest) = self.snapshots.latest() else {
             return Ok(None);
         };
-        let known = self.current.take().filter(|(_, file)| file.path == latest.path);
-        let (meta, file) = match known {
-            Some(known) => known,
+        let known = self.current.take().filter(|(_, path)| *path == latest.path);
+        let meta = match known {
+            Some((meta, _)) => meta,
             None => {
                 let file = latest.clone();
                 let reading = blocking::run(move || snapshot::read_meta(&file));
-                (reading.await.map_err(io::Error::other)??, latest)
+                reading.await.map_err(io::Error::other)??
             }
         };
-        self.current = Some((meta.clone(), file.clone()));
+        self.current = Some((meta.clone(), latest.path.clone()));
         Ok(Some(Snapshot {
             meta,
-            snapshot: SnapshotData::Stored(file),
+            snapshot: SnapshotData::Stored(latest),
         }))
     }
 }
