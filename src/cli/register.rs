@@ -1,6 +1,9 @@
 //! `roster register`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
 
@@ -9,6 +12,7 @@ use super::{
     failure::Failure,
     instance::{self, InstanceArgs},
     interrupt::Interrupts,
+    output::Output,
     session::Session,
     spans,
     values::{lease_id, place},
@@ -156,7 +160,7 @@ async fn hold(session: &mut Session, instance: v1::Instance, ttl: Option<Duratio
     show(session, &response)?;
     session.output.flush()?;
     session.output.note("holding; Ctrl-C deregisters");
-    let result = stay(session, &mut registration, &mut interrupts).await;
+    let result = stay(session, &mut registration, response, &mut interrupts).await;
     let key = instance::key_text(registration.key());
     let deregistered = tokio::select! {
         deregistered = registration.close() => deregistered,
@@ -172,9 +176,10 @@ async fn hold(session: &mut Session, instance: v1::Instance, ttl: Option<Duratio
 async fn stay(
     session: &mut Session,
     registration: &mut Registration,
+    response: Arc<v1::RegisterResponse>,
     interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
-    let mut teller = Teller::default();
+    let mut teller = Teller::holding(response);
     let mut reader_check = tokio::time::interval(READER_CHECK);
     loop {
         tokio::select! {
@@ -184,7 +189,7 @@ async fn stay(
                 if let RegistrationState::Ended(error) = &state {
                     return Err(crate::client::Error::clone(error).into());
                 }
-                teller.tell(session, &state);
+                teller.tell(&mut session.output, &state);
             }
         }
     }
@@ -195,37 +200,86 @@ async fn stay(
 pub(super) struct Teller {
     lost: bool,
     trying: bool,
+    /// The answer that made it registered, as far as that was told.
+    told: Option<Arc<v1::RegisterResponse>>,
 }
 
 impl Teller {
-    pub(super) fn tell(&mut self, session: &mut Session, state: &RegistrationState) {
+    /// Of an instance of which it was told that it is registered.
+    fn holding(response: Arc<v1::RegisterResponse>) -> Self {
+        Self {
+            told: Some(response),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn tell(&mut self, output: &mut Output, state: &RegistrationState) {
         match state {
             RegistrationState::Held { response, .. } => {
-                if self.lost || self.trying {
+                // What comes between two looks at the state is not seen: of a lease that was lost, and at once followed by
+                // another one, only that one.
+                let again = self.told.as_ref().is_some_and(|told| !Arc::ptr_eq(told, response));
+                if again && !self.lost && !self.trying {
+                    output.note("the lease was gone, or may have ended; registering again");
+                }
+                if again || self.lost || self.trying {
                     let key = response.instance.as_ref().and_then(|instance| instance.key.clone());
                     let key = instance::key_text(&key.unwrap_or_default());
-                    session.output.note(&format!("{key} is registered"));
+                    output.note(&format!("{key} is registered"));
                 }
-                *self = Self::default();
+                *self = Self::holding(Arc::clone(response));
             }
             RegistrationState::Lost => {
                 if !std::mem::replace(&mut self.lost, true) {
-                    session
-                        .output
-                        .note("the lease was not renewed in time and may have ended; registering again");
+                    output.note("the lease was not renewed in time and may have ended; registering again");
                 }
             }
             RegistrationState::Registering { problem: None } => {
                 if !std::mem::replace(&mut self.lost, true) {
-                    session.output.note("the lease is gone; registering again");
+                    output.note("the lease is gone; registering again");
                 }
             }
             RegistrationState::Registering { problem: Some(error) } => {
                 if !std::mem::replace(&mut self.trying, true) {
-                    session.output.trouble("trying again", error);
+                    output.trouble("trying again", error);
                 }
             }
-            RegistrationState::Ended(error) => session.output.trouble("not registered any more", error),
+            RegistrationState::Ended(error) => output.trouble("not registered any more", error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{
+        super::{arguments::Format, output::tests::Shared},
+        *,
+    };
+    use crate::client::Clock;
+
+    #[test]
+    fn it_tells_of_a_lease_that_was_lost_though_it_sees_only_the_next_one() {
+        let (first, second) = (Arc::default(), Arc::default());
+        let held = |response: &Arc<v1::RegisterResponse>| RegistrationState::Held {
+            response: Arc::clone(response),
+            held_until: Clock::default().now(),
+        };
+        let told = |seen: &[RegistrationState]| {
+            let err = Shared::default();
+            let mut output = Output::new(Format::Table, io::sink(), err.clone());
+            let mut teller = Teller::holding(Arc::clone(&first));
+            for state in seen {
+                teller.tell(&mut output, state);
+            }
+            err.text()
+        };
+        assert_eq!(told(&[held(&first)]), "");
+        let both = told(&[held(&second), held(&second)]);
+        assert_eq!(both.matches("may have ended; registering again").count(), 1, "{both}");
+        assert_eq!(both.matches("is registered").count(), 1, "{both}");
+        let seen = told(&[RegistrationState::Lost, held(&second)]);
+        assert_eq!(seen.lines().count(), 2, "{seen}");
     }
 }

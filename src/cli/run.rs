@@ -217,7 +217,7 @@ impl Presence {
                 .note(&format!("{key} is registered, {}", status.as_str_name()));
             self.teller = Teller::default();
         } else {
-            self.teller.tell(session, state);
+            self.teller.tell(&mut session.output, state);
         }
     }
 
