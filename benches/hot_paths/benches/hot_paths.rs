@@ -24,6 +24,9 @@ use roster::{
     },
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Instances of each service.
 const PER_SERVICE: usize = 100;
 /// Watchers of one service.

@@ -18,7 +18,10 @@ use roster::{
         v1::{self, renew_result::Outcome},
     },
 };
-use tokio::{task::JoinSet, time::interval};
+use tokio::{
+    task::JoinSet,
+    time::{Interval, interval, interval_at},
+};
 
 use super::samples::{Kind, Samples};
 use crate::problem::{Problem, While as _};
@@ -48,6 +51,13 @@ pub(super) struct Load {
     pub(super) expired: AtomicU64,
     /// Calls that failed, by what they were and why.
     pub(super) failed: Mutex<BTreeMap<String, u64>>,
+}
+
+/// The ticks of one of so many who do the same: each has its own moments, so that a slow moment is met by one of them, and
+/// a p99 is no matter of a single one.
+fn one_of(number: usize, count: usize, every: Duration) -> Interval {
+    let behind = every.mul_f64(number as f64 / count as f64);
+    interval_at(tokio::time::Instant::now() + behind, every)
 }
 
 pub(super) fn service(number: usize) -> String {
@@ -90,9 +100,9 @@ impl Load {
         *failed.entry(format!("{what}: {why}")).or_default() += 1;
     }
 
-    /// Renews a share of the leases three times in their life, until it is told to end.
-    pub(super) async fn keep(self: Arc<Self>, leases: Arc<Mutex<Vec<i64>>>) {
-        let mut rounds = interval(TTL / 3);
+    /// Renews a share of the leases three times in their life, until it is told to end: as one of so many.
+    pub(super) async fn keep(self: Arc<Self>, (number, count): (usize, usize), leases: Arc<Mutex<Vec<i64>>>) {
+        let mut rounds = one_of(number, count, TTL / 3);
         while self.goes_on() {
             rounds.tick().await;
             let ids = leases.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -131,8 +141,8 @@ impl Load {
     }
 
     /// Updates instances, registers others and takes them away again, so many a second.
-    pub(super) async fn write(self: Arc<Self>, number: usize, every: Duration) {
-        let mut pace = interval(every);
+    pub(super) async fn write(self: Arc<Self>, (number, count): (usize, usize), every: Duration) {
+        let mut pace = one_of(number, count, every);
         let mut own = 0_u64;
         while self.goes_on() {
             pace.tick().await;
@@ -194,8 +204,8 @@ impl Load {
     }
 
     /// Lists services, every other time a stale one.
-    pub(super) async fn list(self: Arc<Self>, every: Duration) {
-        let mut pace = interval(every);
+    pub(super) async fn list(self: Arc<Self>, (number, count): (usize, usize), every: Duration) {
+        let mut pace = one_of(number, count, every);
         let mut stale = false;
         while self.goes_on() {
             pace.tick().await;

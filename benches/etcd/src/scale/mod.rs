@@ -143,8 +143,8 @@ impl ScaleArgs {
         });
         let leases: Vec<Arc<Mutex<Vec<i64>>>> = (0..KEEPERS).map(|_| Arc::default()).collect();
         let mut keepers = JoinSet::new();
-        for share in &leases {
-            keepers.spawn(load.clone().keep(share.clone()));
+        for (number, share) in leases.iter().enumerate() {
+            keepers.spawn(load.clone().keep((number, KEEPERS), share.clone()));
         }
 
         let small = SMALL / PER_SERVICE;
@@ -169,14 +169,14 @@ impl ScaleArgs {
         for number in 0..WRITERS {
             let load = load.clone();
             tasks.spawn(async move {
-                load.write(number, EVERY).await;
+                load.write((number, WRITERS), EVERY).await;
                 Ok(())
             });
         }
-        for _ in 0..LISTERS {
+        for number in 0..LISTERS {
             let load = load.clone();
             tasks.spawn(async move {
-                load.list(EVERY).await;
+                load.list((number, LISTERS), EVERY).await;
                 Ok(())
             });
         }
