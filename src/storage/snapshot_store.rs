@@ -14,6 +14,8 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use super::{
@@ -30,6 +32,9 @@ const INDEX_DIGITS: usize = 20;
 const ID_MAX_BYTES: usize = 100;
 /// Written at once.
 const WRITE_BYTES: usize = 256 << 10;
+/// Of a removed file so much is given back at once, and then there is a rest.
+const GIVEN_BACK_BYTES: u64 = 4 << 20;
+const GIVEN_BACK_REST: Duration = Duration::from_millis(5);
 
 /// The snapshots of one data directory. Clones are handles of the same store. All of it blocks for the disk.
 #[derive(Clone, Debug)]
@@ -214,8 +219,14 @@ impl Partial {
         let older = latest
             .replace(snapshot.clone())
             .filter(|older| older.path != snapshot.path);
+        drop(latest);
         if let Some(older) = older {
+            let to_shorten = File::options().write(true).open(&older.path);
             durable::remove_if_there(&older.path).map_err(|error| failed("remove", &older.path, error))?;
+            // Where it can't be opened, its space is given back at once.
+            if let Ok(to_shorten) = to_shorten {
+                give_back(older, to_shorten);
+            }
         }
         Ok(snapshot)
     }
@@ -225,6 +236,30 @@ impl Partial {
         if let Err(error) = durable::remove_if_there(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a half-written snapshot could not be removed");
         }
+    }
+}
+
+/// Gives the space of a removed file back piece by piece: while a file system gives a hundred megabytes back at once, the
+/// log's syncs wait for twenty milliseconds and more. A file that somebody still reads stays as it is until then.
+fn give_back(removed: SnapshotFile, to_shorten: File) {
+    let SnapshotFile { file, size_bytes, .. } = removed;
+    let shortening = move || {
+        if Arc::into_inner(file).is_none() {
+            return;
+        }
+        let mut left = size_bytes;
+        while left > 0 {
+            left = left.saturating_sub(GIVEN_BACK_BYTES);
+            if let Err(error) = to_shorten.set_len(left) {
+                tracing::debug!(%error, "the space of a removed snapshot is given back at once");
+                return;
+            }
+            thread::sleep(GIVEN_BACK_REST);
+        }
+    };
+    // Nobody waits for it. Without a thread both files are closed here, and the space is given back at once.
+    if let Err(error) = thread::Builder::new().name("snapshot-end".into()).spawn(shortening) {
+        tracing::debug!(%error, "the space of a removed snapshot is given back at once");
     }
 }
 
