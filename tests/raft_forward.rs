@@ -7,6 +7,8 @@
     reason = "what a test says is for whoever looks into a failure"
 )]
 
+mod loopback;
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -219,11 +221,7 @@ fn read_index() -> Request {
 
 /// An address at which nobody listens.
 fn nowhere() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
+    loopback::free_address().to_string()
 }
 
 #[tokio::test]

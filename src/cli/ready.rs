@@ -69,9 +69,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_door_opens_when_someone_listens() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        // Of this address no other test has a port: it stays free once the listener is gone.
+        let listener = TcpListener::bind("127.0.0.2:0").await.expect("a port");
         let number = listener.local_addr().expect("bound").port();
-        let door = ("127.0.0.1".to_owned(), number);
+        let door = ("127.0.0.2".to_owned(), number);
         opened(&door).await;
         drop(listener);
         assert!(!is_open(&door).await);

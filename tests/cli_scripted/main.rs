@@ -4,6 +4,8 @@
 mod calls;
 mod commands;
 mod holding;
+#[path = "../loopback/mod.rs"]
+mod loopback;
 mod node;
 mod registry;
 mod running;

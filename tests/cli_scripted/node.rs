@@ -26,7 +26,10 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-use crate::registry::{CLUSTER_ID, Registry, invalid, refusal, selects};
+use crate::{
+    loopback::free_address,
+    registry::{CLUSTER_ID, Registry, invalid, refusal, selects},
+};
 
 /// How a node answers from now on.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,12 +95,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Node {
-    /// Starts a node on a free port.
+    /// Starts a node on a port that stays its own when it stops.
     pub(crate) fn start(name: &str, registry: &Registry) -> Self {
-        Self::start_at(name, registry, "127.0.0.1:0".parse().expect("an address"))
-    }
-
-    fn start_at(name: &str, registry: &Registry, address: SocketAddr) -> Self {
         let served = Served {
             name: name.into(),
             registry: registry.clone(),
@@ -109,7 +108,7 @@ impl Node {
             members: Arc::default(),
         };
         let mut node = Self {
-            address,
+            address: free_address(),
             served,
             runtime: None,
         };

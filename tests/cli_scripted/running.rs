@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use crate::{
     SOON, endpoints,
+    loopback::free_address,
     node::Node,
     nodes,
     registry::Registry,
@@ -49,10 +50,10 @@ fn start(at: &str, words: &[String]) -> Running {
 fn it_is_starting_until_its_first_port_accepts() {
     let (registry, _node, at) = one_node();
     // Nobody listens there until this test does.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    drop(listener);
-    let running = start(&at, &script(&["--port", &address.port().to_string()], "exec sleep 60"));
+    let address = free_address();
+    let mut words = script(&["--port", &address.port().to_string()], "exec sleep 60");
+    words[3] = address.ip().to_string();
+    let running = start(&at, &words);
     until("it is registered", || status(&registry).is_some());
     assert_eq!(status(&registry), Some(Status::Starting));
     let listener = TcpListener::bind(address).expect("the port is free");

@@ -7,6 +7,9 @@ mod check;
 mod compose;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "each part uses its share")]
 mod history;
+#[cfg(test)]
+#[path = "../loopback/mod.rs"]
+mod loopback;
 mod plants;
 mod processes;
 #[allow(dead_code, unreachable_pub, reason = "each part uses its share")]

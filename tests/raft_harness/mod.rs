@@ -1,5 +1,8 @@
 //! Nodes of a cluster in one process: real sockets, real disks, a runtime for each, so that one can be killed.
 
+#[path = "../loopback/mod.rs"]
+mod loopback;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -149,7 +152,7 @@ impl Cluster {
         let member = |id| Member {
             node_id: NodeId(id),
             name: NodeName::parse(&format!("n{id}")).unwrap(),
-            peer_address: format!("127.0.0.1:{}", free_port()),
+            peer_address: loopback::free_address().to_string(),
             client_address: String::new(),
             voter: true,
         };
@@ -346,14 +349,6 @@ fn counting(dialled: &Arc<AtomicUsize>) -> Connector {
             Ok(stream)
         }
     })
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// The number behind an instance's id.

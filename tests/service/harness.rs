@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -17,7 +16,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::quiet::surprises;
+use crate::{loopback::free_address, quiet::surprises};
 
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,19 +56,19 @@ impl Cluster {
     /// Lays the cluster out without starting a node.
     pub(crate) fn prepare(count: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ports = free_ports(count * 2);
-        let (client_ports, peer_ports) = ports.split_at(count);
-        let list: Vec<String> = peer_ports
+        let peer_endpoints: Vec<String> = (0..count).map(|_| free_address().to_string()).collect();
+        let list: Vec<String> = peer_endpoints
             .iter()
             .enumerate()
-            .map(|(at, port)| format!("n{}=127.0.0.1:{port}", at + 1))
+            .map(|(at, endpoint)| format!("n{}={endpoint}", at + 1))
             .collect();
         let list = list.join(",");
-        let nodes = (0..count)
-            .map(|at| {
+        let nodes = peer_endpoints
+            .into_iter()
+            .enumerate()
+            .map(|(at, peer_endpoint)| {
                 let name = format!("n{}", at + 1);
-                let endpoint = format!("127.0.0.1:{}", client_ports[at]);
-                let peer_endpoint = format!("127.0.0.1:{}", peer_ports[at]);
+                let endpoint = free_address().to_string();
                 let data = folder.path().join(&name);
                 let arguments = [
                     ("--name", name.clone()),
@@ -262,17 +261,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"))
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("bound").port())
-        .collect()
 }
 
 /// A Register of one instance with its own lease of the default TTL.

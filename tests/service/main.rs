@@ -11,6 +11,8 @@ mod freshness;
 mod harness;
 mod leases;
 mod lists;
+#[path = "../loopback/mod.rs"]
+mod loopback;
 mod many;
 mod quiet;
 mod support;

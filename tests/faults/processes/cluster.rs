@@ -338,7 +338,7 @@ impl Addresses {
         let mut last = None;
         for _ in 0..100 {
             let mut chance = rand::rng();
-            let addresses = Self([chance.random_range(64..=250), chance.random_range(1..=250)]);
+            let addresses = Self([chance.random_range(65..=250), chance.random_range(1..=250)]);
             let wanted = (0..nodes).flat_map(|node| [addresses.client(node), addresses.peer_proxy(node)]);
             let bound: io::Result<Vec<TcpListener>> = wanted.map(TcpListener::bind).collect();
             match bound {

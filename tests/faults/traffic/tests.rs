@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -17,6 +16,7 @@ use super::{Kind, Options, Target, final_reads, node_status, run_client, tcp};
 use crate::{
     check::{CheckOptions, check},
     history::{Answer, Call, Event, Fault, History, Overview, RenewOutcome, Reply, Request, Run, Start},
+    loopback::free_address,
     processes::witness,
     recorder::Recorder,
 };
@@ -92,10 +92,8 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
-        let ports: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |at: usize| ports[at].local_addr().unwrap().to_string();
-        let addresses: Vec<_> = (0..3).map(|at| (address(at), address(at + 3))).collect();
-        drop(ports);
+        let address = || free_address().to_string();
+        let addresses: Vec<_> = (0..3).map(|_| (address(), address())).collect();
         let mut cluster = Self {
             folder: tempfile::tempdir().unwrap(),
             addresses,

@@ -161,9 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_refused_has_sent_nothing() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let address = crate::loopback::free_address();
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = roster::transport::Connector::default().channel(&endpoint);
         let mut leases = roster::wire::v1::leases_client::LeasesClient::new(channel);

@@ -168,9 +168,7 @@ mod tests {
                     });
                 }
             });
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = free.local_addr().unwrap();
-            drop(free);
+            let address = crate::loopback::free_address();
             let mut network = Network::new();
             network.add(Some(CLIENT), 0, address, onward).await.unwrap();
             let stream = TcpStream::connect(address).await.unwrap();
