@@ -72,7 +72,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{model::Ttl, registry::leases::Holding};
+    use crate::{model::Ttl, registry::holdings::Holding};
 
     fn grant(leases: &mut Leases, due: &mut DueHeap, deadline: u64) -> LeaseId {
         let id = leases.take_next_id();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ServiceSummary, State, leases::Holding};
+use super::{ServiceSummary, State, holdings::Holding};
 use crate::model::{InstanceKey, LeaseId, Namespace, ServiceName, Status};
 
 impl State {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Outcome, Rejection, RemoveReason, leases::Holding, register::exceeds, snapshot::is_callers_own, work::Work,
+    Outcome, Rejection, RemoveReason, holdings::Holding, register::exceeds, snapshot::is_callers_own, work::Work,
 };
 use crate::model::{LeaseId, LeaseInfo, Ttl};
 

@@ -5,46 +5,18 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
-
 use super::{
     Renewal,
     deadlines::{Deadlines, Row},
+    holdings::{Holding, Holdings},
 };
 use crate::model::{InstanceKey, LeaseId, LeaseTime, Ttl};
-
-/// What a lease holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Holding {
-    /// An own lease: its instance.
-    Own(InstanceKey),
-    /// A shared lease: its instances. Of many leases few are shared, so that what these need takes no room in all.
-    Shared(Arc<OrdSet<InstanceKey>>),
-}
-
-impl Holding {
-    /// How many.
-    pub(super) fn len(&self) -> u32 {
-        match self {
-            Self::Own(_) => 1,
-            Self::Shared(keys) => u32::try_from(keys.len()).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// In order.
-    pub(super) fn keys(&self) -> Vec<InstanceKey> {
-        match self {
-            Self::Own(key) => vec![key.clone()],
-            Self::Shared(keys) => keys.iter().cloned().collect(),
-        }
-    }
-}
 
 /// All leases.
 #[derive(Clone, Debug)]
 pub(super) struct Leases {
     next_id: LeaseId,
-    holdings: OrdMap<LeaseId, Holding>,
+    holdings: Holdings,
     deadlines: Deadlines,
 }
 
@@ -59,7 +31,7 @@ impl Leases {
     pub(super) fn beginning_with(next_id: LeaseId) -> Self {
         Self {
             next_id,
-            holdings: OrdMap::new(),
+            holdings: Holdings::default(),
             deadlines: Deadlines::default(),
         }
     }
@@ -76,7 +48,7 @@ impl Leases {
 
     /// What a lease holds, if there is such a lease.
     pub(super) fn holding(&self, id: LeaseId) -> Option<&Holding> {
-        self.holdings.get(&id)
+        self.holdings.get(id)
     }
 
     /// Its row in the deadline table.
@@ -86,10 +58,8 @@ impl Leases {
 
     /// All after one, by id.
     pub(super) fn after(&self, after: Option<LeaseId>) -> impl Iterator<Item = (LeaseId, &Holding, &Row)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let lower = after.map_or(Unbounded, Excluded);
-        let from = self.holdings.range((lower, Unbounded));
-        from.filter_map(|(id, holding)| Some((*id, holding, self.deadlines.row(*id)?)))
+        let from = self.holdings.after(after);
+        from.filter_map(|(id, holding)| Some((id, holding, self.deadlines.row(id)?)))
     }
 
     /// Every lease's deadline, by id.
@@ -121,7 +91,7 @@ impl Leases {
     /// Ends a lease: what it held, and whether it was there.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Holding> {
         self.deadlines.remove(id);
-        self.holdings.remove(&id)
+        self.holdings.remove(id)
     }
 
     /// Renews many; one answer for each.
@@ -141,7 +111,7 @@ impl Leases {
 
     /// A shared lease holds one more.
     pub(super) fn attach(&mut self, id: LeaseId, key: InstanceKey) {
-        if let Some(Holding::Shared(keys)) = self.holdings.get_mut(&id) {
+        if let Some(Holding::Shared(keys)) = self.holdings.get_mut(id) {
             Arc::make_mut(keys).insert(key);
             self.recount(id);
         }
@@ -149,7 +119,7 @@ impl Leases {
 
     /// A lease no longer holds this instance; an own lease ends with that.
     pub(super) fn detach(&mut self, id: LeaseId, key: &InstanceKey) {
-        match self.holdings.get_mut(&id) {
+        match self.holdings.get_mut(id) {
             Some(Holding::Own(own)) if own == key => {
                 self.remove(id);
             }
@@ -162,7 +132,7 @@ impl Leases {
     }
 
     fn recount(&mut self, id: LeaseId) {
-        let instances = self.holdings.get(&id).map_or(0, Holding::len);
+        let instances = self.holdings.get(id).map_or(0, Holding::len);
         if let Some(row) = self.deadlines.row_mut(id) {
             row.instances = instances;
         }
@@ -171,12 +141,12 @@ impl Leases {
     /// Whether holdings and deadline table name the same leases and counts.
     pub(super) fn check(&self) -> Result<(), String> {
         let mut rows = self.deadlines.iter();
-        for (id, holding) in &self.holdings {
+        for (id, holding) in self.holdings.after(None) {
             match rows.next() {
-                Some((row_id, row)) if row_id == *id && row.instances == holding.len() => {}
+                Some((row_id, row)) if row_id == id && row.instances == holding.len() => {}
                 other => return Err(format!("lease {id} holds {}, its row is {other:?}", holding.len())),
             }
-            if *id >= self.next_id && *id < LeaseId::FIRST_OF_CALLERS {
+            if id >= self.next_id && id < LeaseId::FIRST_OF_CALLERS {
                 return Err(format!("lease {id} was never given: the next is {}", self.next_id));
             }
         }

@@ -23,6 +23,7 @@ mod due;
 mod fences;
 #[cfg(test)]
 mod fixture;
+mod holdings;
 mod invariants;
 mod lease_commands;
 mod leases;

@@ -10,7 +10,7 @@ use std::{
 use imbl::ordmap::DiffItem;
 
 use super::{
-    Change, NamespaceSummary, ServiceSummary, State, deadlines::Row, leases::Holding, place::Place, summary::Tally,
+    Change, NamespaceSummary, ServiceSummary, State, deadlines::Row, holdings::Holding, place::Place, summary::Tally,
 };
 use crate::model::{Instance, InstanceKey, LeaseId, LeaseInfo, Namespace, Revision, Scope, Selector, ServiceName};
 

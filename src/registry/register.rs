@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     BatchRegister, Outcome, Register, Registered, Rejection, State,
-    leases::Holding,
+    holdings::Holding,
     work::{Work, check_revision},
 };
 use crate::model::{Hold, Instance, InstanceKey, InstanceSpec, LeaseId, Revision, Ttl};

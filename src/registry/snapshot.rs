@@ -11,7 +11,8 @@ use super::{
     Settings, State,
     deadlines::Row,
     fences::{self, Fence},
-    leases::{Holding, Leases},
+    holdings::Holding,
+    leases::Leases,
 };
 use crate::model::{Incarnation, Instance, InstanceKey, LeaseId, LeaseTime, Revision, Ttl};
 

@@ -26,8 +26,8 @@ const LOG: &str = "log";
 const MARKERS: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 /// Blocks are read once, in sequence, so few are worth keeping.
 const BLOCK_CACHE_BYTES: usize = 4 << 20;
-/// Markers are a few hundred bytes, written over and over.
-const MARKERS_BUFFER_BYTES: usize = 4 << 20;
+/// Markers are a few hundred bytes, written over and over: flushed often, they leave little and take little memory.
+const MARKERS_BUFFER_BYTES: usize = 1 << 20;
 /// The write-ahead log that opening may have to replay, in write buffers.
 const WAL_MAX_BUFFERS: u64 = 3;
 /// Read at once when a range is read in sequence.

@@ -56,7 +56,7 @@ impl Default for LogLimits {
     fn default() -> Self {
         Self {
             tail_max_bytes: 2 << 20,
-            write_buffer_bytes: 4 << 20,
+            write_buffer_bytes: 2 << 20,
         }
     }
 }
